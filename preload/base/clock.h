@@ -1,0 +1,17 @@
+// Time, as the ledger counts it.
+#ifndef SOCKLEAK_BASE_CLOCK_H
+#define SOCKLEAK_BASE_CLOCK_H
+
+#include <stdint.h>
+
+// Finds libc's own clock_gettime: not through the global scope, where libfaketime and its like put
+// theirs. Not signal-safe (dlsym); before it has run, the clock is read by a system call.
+void clock_init(void);
+
+// Nanoseconds of CLOCK_MONOTONIC. Through the vDSO: no system call. Signal-safe.
+uint64_t clock_now_ns(void);
+
+// Nanoseconds since the epoch, CLOCK_REALTIME. Signal-safe.
+uint64_t clock_epoch_ns(void);
+
+#endif

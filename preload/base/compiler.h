@@ -1,0 +1,21 @@
+// What the compiler must be told, in one place.
+#ifndef SOCKLEAK_BASE_COMPILER_H
+#define SOCKLEAK_BASE_COMPILER_H
+
+// An interposed function. All else is hidden: a symbol of ours that a program could bind to by
+// accident would change that program.
+#define EXPORT __attribute__((visibility("default")))
+
+#define LIKELY(x) __builtin_expect(!!(x), 1)
+#define UNLIKELY(x) __builtin_expect(!!(x), 0)
+#define NOINLINE __attribute__((noinline))
+#define COLD __attribute__((cold, noinline))
+
+// A preloaded library is there before the first thread, so its thread-local variables can live in
+// static TLS. The default model would call __tls_get_addr, which mallocs at a thread's first use.
+#define THREAD_LOCAL __thread __attribute__((tls_model("initial-exec")))
+
+// Where the caller of an interposed function goes on: frame #0 of every stack that we record.
+#define CALLER __builtin_return_address(0)
+
+#endif

@@ -1,0 +1,3 @@
+#include "base/guard.h"
+
+THREAD_LOCAL volatile int guard_depth;

@@ -1,0 +1,53 @@
+// SOCKLEAK_OPTIONS=name=value:name=value, from one table (options.c).
+#ifndef SOCKLEAK_BASE_OPTIONS_H
+#define SOCKLEAK_BASE_OPTIONS_H
+
+#include "base/format.h"
+#include <stdbool.h>
+#include <stdint.h>
+
+enum {
+    OPTION_TEXT_BYTES = 256,
+    OPTION_PROBLEMS_BYTES = 1024
+};
+
+enum option_families {
+    FAMILIES_INET,
+    FAMILIES_UNIX,
+    FAMILIES_ALL
+};
+enum option_show {
+    SHOW_LEAKS,
+    SHOW_ALL
+};
+
+struct options {
+    uint64_t exitcode;      // status of a process that leaked; 0: the program's own
+    uint64_t exit_grace_ms; // see DESIGN.md section 5
+    uint64_t families;      // enum option_families
+    uint64_t grace_ms;      // for reports of a running program
+    uint64_t help;          // 1: print the table at start
+    char ledger_dir[OPTION_TEXT_BYTES];
+    char log_path[OPTION_TEXT_BYTES];
+    uint64_t max_sockets; // listed per finding
+    uint64_t show;        // enum option_show
+    uint64_t signal;      // number; 0 for none
+    uint64_t stack_depth; // frames
+    uint64_t verbosity;
+    // One line for each entry that was not understood, each ending in a newline; "" for none.
+    char problems[OPTION_PROBLEMS_BYTES];
+};
+
+// In force: the defaults until options_parse() has run.
+extern struct options options;
+
+// Parses `text` (NULL for none) over the defaults. An entry with an unknown name or a bad value is
+// noted in `problems` and its default stands. A value may be quoted ('...' or "...") to hold
+// colons. Not thread-safe: called once, by the constructor. No malloc.
+void options_parse(const char *text);
+
+// Writes one help line for each option: name, range, default, meaning. `index` from 0; returns
+// false behind the last.
+bool options_help(int index, struct text_buffer *out);
+
+#endif

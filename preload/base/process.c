@@ -1,0 +1,49 @@
+#include "base/process.h"
+#include "base/format.h"
+#include "base/sys.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+
+long process_read_file(const char *path, char *out, size_t size_bytes) {
+    int fd = sys_openat(AT_FDCWD, path, O_RDONLY | O_CLOEXEC | O_NOCTTY, 0);
+    if (fd < 0)
+        return fd;
+    size_t len = 0;
+    long n = 1;
+    while (len < size_bytes && n > 0) {
+        n = sys_read(fd, out + len, size_bytes - len);
+        if (n > 0)
+            len += (size_t)n;
+        else if (n == -EINTR)
+            n = 1;
+    }
+    sys_close(fd);
+    return n < 0 ? n : (long)len;
+}
+
+uint64_t process_start_time_ticks(void) {
+    char stat[512];
+    long len = process_read_file("/proc/self/stat", stat, sizeof stat);
+    if (len <= 0)
+        return 0;
+    // Field 2 is the command in parentheses, and may hold anything: count from the last one.
+    const char *end = stat + len;
+    const char *at = memrchr(stat, ')', (size_t)len);
+    for (int field = 2; at && field < 22; field++) {
+        at = memchr(at, ' ', (size_t)(end - at));
+        at = at ? at + 1 : NULL;
+    }
+    const char *stop = at ? memchr(at, ' ', (size_t)(end - at)) : NULL;
+    uint64_t ticks = 0;
+    return stop && text_parse(at, stop, UINT64_MAX, &ticks) ? ticks : 0;
+}
+
+void process_exe(char *out, size_t size_bytes) {
+    long len = sys_readlinkat(AT_FDCWD, "/proc/self/exe", out, size_bytes - 1);
+    out[len > 0 ? len : 0] = '\0';
+}
+
+int process_has_thread(uint32_t tid) {
+    return sys_call(SYS_tgkill, sys_getpid(), (long)tid, 0, 0, 0, 0) == 0;
+}

@@ -1,0 +1,118 @@
+// System calls without libc.
+//
+// Our own calls must not enter our own hooks, must not be cancellation points, and must leave errno
+// alone; libc's wrappers do all three. Each function here returns what the kernel returns: a result
+// >= 0, or -errno. All of it is safe in a signal handler and after fork.
+#ifndef SOCKLEAK_BASE_SYS_H
+#define SOCKLEAK_BASE_SYS_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <time.h>
+
+#if defined(__x86_64__)
+
+static inline long sys_call(long number, long a, long b, long c, long d, long e, long f) {
+    register long r10 __asm__("r10") = d;
+    register long r8 __asm__("r8") = e;
+    register long r9 __asm__("r9") = f;
+    long result;
+    __asm__ volatile("syscall"
+                     : "=a"(result)
+                     : "a"(number), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
+                     : "rcx", "r11", "memory");
+    return result;
+}
+
+#elif defined(__aarch64__)
+
+static inline long sys_call(long number, long a, long b, long c, long d, long e, long f) {
+    register long x8 __asm__("x8") = number;
+    register long x0 __asm__("x0") = a;
+    register long x1 __asm__("x1") = b;
+    register long x2 __asm__("x2") = c;
+    register long x3 __asm__("x3") = d;
+    register long x4 __asm__("x4") = e;
+    register long x5 __asm__("x5") = f;
+    __asm__ volatile("svc 0"
+                     : "+r"(x0)
+                     : "r"(x8), "r"(x1), "r"(x2), "r"(x3), "r"(x4), "r"(x5)
+                     : "memory");
+    return x0;
+}
+
+#else
+#error "sockleak knows x86-64 and aarch64: add this architecture's system call instruction here"
+#endif
+
+// The kernel's struct stat is libc's on both architectures.
+static inline int sys_fstat(int fd, struct stat *out) {
+    return (int)sys_call(SYS_fstat, fd, (long)out, 0, 0, 0, 0);
+}
+
+static inline int sys_openat(int dir, const char *path, int flags, int mode) {
+    return (int)sys_call(SYS_openat, dir, (long)path, flags, mode, 0, 0);
+}
+
+static inline int sys_close(int fd) {
+    return (int)sys_call(SYS_close, fd, 0, 0, 0, 0, 0);
+}
+
+static inline long sys_read(int fd, void *buffer, size_t len_bytes) {
+    return sys_call(SYS_read, fd, (long)buffer, (long)len_bytes, 0, 0, 0);
+}
+
+static inline long sys_write(int fd, const void *buffer, size_t len_bytes) {
+    return sys_call(SYS_write, fd, (long)buffer, (long)len_bytes, 0, 0, 0);
+}
+
+static inline long sys_readlinkat(int dir, const char *path, char *out, size_t size_bytes) {
+    return sys_call(SYS_readlinkat, dir, (long)path, (long)out, (long)size_bytes, 0, 0);
+}
+
+// Answers an address, or -errno as a pointer: test with sys_failed().
+static inline void *sys_mmap(void *at, size_t len_bytes, int protection, int flags, int fd,
+                             long offset) {
+    return (void *)sys_call(SYS_mmap, (long)at, (long)len_bytes, protection, flags, fd, offset);
+}
+
+static inline int sys_failed(const void *mapped) {
+    return (uintptr_t)mapped >= (uintptr_t)-4095;
+}
+
+static inline int sys_munmap(void *at, size_t len_bytes) {
+    return (int)sys_call(SYS_munmap, (long)at, (long)len_bytes, 0, 0, 0, 0);
+}
+
+static inline int sys_mprotect(void *at, size_t len_bytes, int protection) {
+    return (int)sys_call(SYS_mprotect, (long)at, (long)len_bytes, protection, 0, 0, 0);
+}
+
+static inline int sys_madvise(void *at, size_t len_bytes, int advice) {
+    return (int)sys_call(SYS_madvise, (long)at, (long)len_bytes, advice, 0, 0, 0);
+}
+
+static inline int sys_getpid(void) {
+    return (int)sys_call(SYS_getpid, 0, 0, 0, 0, 0, 0);
+}
+
+static inline int sys_getppid(void) {
+    return (int)sys_call(SYS_getppid, 0, 0, 0, 0, 0, 0);
+}
+
+static inline int sys_gettid(void) {
+    return (int)sys_call(SYS_gettid, 0, 0, 0, 0, 0, 0);
+}
+
+static inline int sys_getsockopt(int fd, int level, int name, void *out, unsigned *len_bytes) {
+    return (int)sys_call(SYS_getsockopt, fd, level, name, (long)out, (long)len_bytes, 0);
+}
+
+static inline void sys_sleep_ms(long ms) {
+    struct timespec time = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000};
+    sys_call(SYS_nanosleep, (long)&time, 0, 0, 0, 0, 0);
+}
+
+#endif
