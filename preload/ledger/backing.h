@@ -1,0 +1,40 @@
+// Where the ledger's memory comes from: private anonymous memory, or a shared file.
+//
+// Both reserve all addresses at once and make them usable step by step, so that what is counted
+// against the machine (overcommit, mlockall, a tmpfs) is what is used. A full tmpfs gives an error
+// here, and not SIGBUS at a later store.
+// Nothing here keeps a file descriptor open, locks, or touches errno. Signal-safe.
+#ifndef SOCKLEAK_LEDGER_BACKING_H
+#define SOCKLEAK_LEDGER_BACKING_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct backing {
+    char *base;
+    size_t bytes;
+    bool is_file;
+    char path[256]; // of the file; "" for private memory
+};
+
+// Reserves `bytes` of private memory, none of it usable yet. Returns 0 or -errno.
+int backing_reserve_private(struct backing *out, size_t bytes);
+
+// The same in a new file `DIR/PID-STARTTIME.ledger` (-2, -3 ... behind it where that exists: an
+// exec'd image has the pid and start time of the one before). Created O_EXCL and O_NOFOLLOW, 0600.
+// Returns 0 or -errno; -EFBIG where RLIMIT_FSIZE is lower, since writing would raise SIGXFSZ.
+int backing_reserve_file(struct backing *out, size_t bytes, const char *dir);
+
+// Makes [from, to) usable, zeroed where it was not before. Repeating it is harmless. 0 or -errno.
+int backing_commit(const struct backing *backing, size_t from, size_t to);
+
+// Gives the addresses back, and removes the file.
+void backing_discard(struct backing *backing);
+
+// Moves `fresh` to the addresses of `old`, whose contents are gone from this process then (not from
+// the file). `fresh` must be one mapping: a file's, or private memory committed as a whole
+// (mremap(2) moves no more). Returns 0 or -errno.
+int backing_replace(struct backing *old, struct backing *fresh);
+
+#endif

@@ -1,0 +1,106 @@
+// The ledger in the process that writes it: creation, records, and the table fd -> record.
+// Below it lie ledger_format.h (the layout) and backing.h (where the memory comes from).
+//
+// Everything here is lock-free, allocates nothing but the ledger's own memory, leaves errno alone
+// and may be called in a signal handler, unless it says otherwise. A function that needs a ledger
+// says so; where there is none it must not be called.
+#ifndef SOCKLEAK_LEDGER_LEDGER_H
+#define SOCKLEAK_LEDGER_LEDGER_H
+
+#include "base/compiler.h"
+#include "ledger/ledger_format.h"
+#include <stdbool.h>
+#include <stddef.h>
+
+// Addresses of the parts. Set once, before `header`, and the same in every forked child.
+struct ledger {
+    struct ledger_header *header; // NULL while there is no ledger
+    uint32_t *fds;
+    struct ledger_record *records;
+    uint32_t *buckets;
+    struct ledger_stack *stacks;
+    uint64_t *frames;
+    struct ledger_module *modules;
+    char *strings;
+};
+
+extern struct ledger ledger;
+
+static inline bool ledger_exists(void) {
+    return __atomic_load_n(&ledger.header, __ATOMIC_ACQUIRE) != NULL;
+}
+
+// Creates the ledger where there is none: a file in `dir`, or private memory where dir is empty or
+// the file cannot be made. Several threads may call it at once; one wins. `stack_depth` is
+// recorded. Returns 1 for who created it, 0 where it was there, or -errno: then there is none, the
+// failure is remembered, and later calls fail at once.
+int ledger_create(const char *dir, uint32_t stack_depth);
+
+// True where ledger_create() has failed.
+bool ledger_creation_failed(void);
+
+// True where the ledger is a file that outlives the process.
+bool ledger_is_file(void);
+
+// In a forked child: makes the ledger the child's own (a file is copied, private memory already
+// is), with counters from zero and a new `process` number, so that all records there are inherited.
+// Where a copy cannot be made it falls back to private memory; returns 0 or -errno, and after an
+// error there is no ledger.
+int ledger_continue_in_child(void);
+
+// --- growth -------------------------------------------------------------------------------------
+
+// Makes the first `bytes` of a region usable. Returns 0, or -errno where the region's reserve or
+// the machine's memory is at an end.
+int ledger_commit(enum ledger_region_id region, uint64_t bytes);
+
+// Hands out `count` adjacent elements of `element_bytes`. Returns the index of the first, or 0
+// where there is no room (no region has a usable element 0).
+uint64_t ledger_take(enum ledger_region_id region, uint64_t count, uint64_t element_bytes);
+
+// --- records ------------------------------------------------------------------------------------
+
+// A new record, held once, all other fields zero. Returns its number, or 0 (counted) for no room.
+uint32_t ledger_record_new(void);
+
+static inline struct ledger_record *ledger_record(uint32_t number) {
+    return &ledger.records[number];
+}
+
+// Keeps a record from being freed while it is looked at. Returns false where it is free already.
+bool ledger_hold(uint32_t number);
+
+// Gives up one hold, or one fd's reference. The last one frees the record; true says so.
+bool ledger_release(uint32_t number);
+
+// --- file descriptors ---------------------------------------------------------------------------
+
+// The record of an fd, or 0. Cheap: one load and a bounds check.
+static inline uint32_t ledger_fd(int fd) {
+    if (fd < 0 ||
+        (uint64_t)fd * sizeof(uint32_t) >=
+            __atomic_load_n(&ledger.header->regions[LEDGER_FDS].committed_bytes, __ATOMIC_RELAXED))
+        return 0;
+    return __atomic_load_n(&ledger.fds[fd], __ATOMIC_ACQUIRE);
+}
+
+// The record of an fd, held. 0 for none. The caller releases it.
+uint32_t ledger_fd_hold(int fd);
+
+// Puts a record (0 for none) in an fd's place and passes one reference to it. `*was` gets the
+// record that stood there, with its reference, for the caller to release. Returns 0, or -errno
+// where the fd is beyond the table (counted, nothing changed).
+int ledger_fd_swap(int fd, uint32_t number, uint32_t *was);
+
+// Puts a record back in an fd's place if that is still empty, and passes the reference. Returns
+// false where it was not.
+bool ledger_fd_restore(int fd, uint32_t number);
+
+// The highest fd that was ever in the table, plus 1.
+int ledger_fd_limit(void);
+
+static inline void ledger_count(uint64_t *counter) {
+    __atomic_fetch_add(counter, 1, __ATOMIC_RELAXED);
+}
+
+#endif
