@@ -1,0 +1,320 @@
+#include "track/tracker.h"
+#include "base/clock.h"
+#include "base/guard.h"
+#include "base/options.h"
+#include "base/sys.h"
+#include "track/stacks.h"
+#include "track/unwinder.h"
+#include <errno.h>
+#include <linux/tcp.h>
+#include <netinet/in.h>
+#include <string.h>
+
+void (*tracker_on_first_birth)(void);
+
+// gettid is a system call, and a thread has one number for life (a forked child's is reset).
+static THREAD_LOCAL uint32_t own_tid;
+
+static uint32_t thread_id(void) {
+    if (UNLIKELY(own_tid == 0))
+        own_tid = (uint32_t)sys_gettid();
+    return own_tid;
+}
+
+// --- the process --------------------------------------------------------------------------------
+
+// Makes the ledger where there is none. False: there is none, or it is not ours.
+static bool begin(void) {
+    if (UNLIKELY(owner_is_other_process()))
+        return false;
+    if (UNLIKELY(!ledger_exists())) {
+        int created = ledger_create(options.ledger_dir, (uint32_t)options.stack_depth);
+        if (created < 0)
+            return false;
+        if (created == 1) {
+            clock_init();
+            owner_claim();
+            if (tracker_on_first_birth)
+                tracker_on_first_birth();
+        }
+    }
+    if (UNLIKELY(owner_was_forked())) // _Fork or clone: no atfork handler ran
+        tracker_continue_in_child();
+    return ledger_exists();
+}
+
+void tracker_continue_in_child(void) {
+    own_tid = 0;
+    unwinder_continue_in_child();
+    if (!ledger_exists())
+        return;
+    owner_claim();
+    ledger_continue_in_child();
+}
+
+// --- records ------------------------------------------------------------------------------------
+
+static void forget(uint32_t number) {
+    uint32_t birth_stack = ledger_record(number)->birth_stack;
+    if (!ledger_release(number))
+        return;
+    ledger_count(&ledger.header->counters.closed);
+    if (birth_stack)
+        ledger_count(&ledger.stacks[birth_stack].closed);
+}
+
+// Enters a record for `fd`, passing on its reference. What stood there was closed behind our back.
+static void enter(int fd, uint32_t number) {
+    uint32_t was;
+    if (ledger_fd_swap(fd, number, &was) < 0) {
+        if (number)
+            ledger_release(number);
+        return;
+    }
+    if (was && was != number)
+        ledger_count(&ledger.header->counters.closed_unseen);
+    if (was)
+        forget(was);
+}
+
+static uint32_t new_record(uint64_t inode, const struct tracker_birth *birth) {
+    uint32_t number = ledger_record_new();
+    if (number == 0)
+        return 0;
+    struct ledger_record *record = ledger_record(number);
+    record->inode = inode;
+    record->birth_ns = clock_now_ns();
+    record->birth_tid = thread_id();
+    record->birth_call = (uint8_t)birth->call;
+    record->provenance = (uint8_t)birth->provenance;
+    record->family = (uint16_t)birth->family;
+    record->type = (uint16_t)(birth->type & ~(SOCK_CLOEXEC | SOCK_NONBLOCK));
+    record->protocol = (uint16_t)birth->protocol;
+    // An adopted socket was opened elsewhere: the stack of its first use would be a false origin.
+    if (birth->provenance != PROVENANCE_ADOPTED)
+        record->birth_stack = stack_capture(birth->caller);
+    ledger_count(&ledger.header->counters.born);
+    if (record->birth_stack)
+        ledger_count(&ledger.stacks[record->birth_stack].opened);
+    return number;
+}
+
+// An fd's inode where it is a socket, else 0.
+static uint64_t socket_inode(int fd) {
+    struct stat status;
+    return sys_fstat(fd, &status) == 0 && S_ISSOCK(status.st_mode) ? status.st_ino : 0;
+}
+
+static void copy_address(struct ledger_address *out, const struct sockaddr *address,
+                         socklen_t bytes) {
+    struct sockaddr_in6 copy = {0};
+    if (!address || bytes < sizeof(sa_family_t))
+        return;
+    memcpy(&copy, address, bytes < sizeof copy ? bytes : sizeof copy);
+    if (copy.sin6_family == AF_INET && bytes >= sizeof(struct sockaddr_in)) {
+        const struct sockaddr_in *in = (const struct sockaddr_in *)(const void *)&copy;
+        out->family = ADDRESS_INET;
+        out->port = ntohs(in->sin_port);
+        memcpy(out->ip, &in->sin_addr, sizeof in->sin_addr);
+    } else if (copy.sin6_family == AF_INET6 &&
+               bytes >= offsetof(struct sockaddr_in6, sin6_scope_id)) {
+        out->family = ADDRESS_INET6;
+        out->port = ntohs(copy.sin6_port);
+        out->scope_id = copy.sin6_scope_id;
+        memcpy(out->ip, &copy.sin6_addr, sizeof copy.sin6_addr);
+    }
+}
+
+// --- births -------------------------------------------------------------------------------------
+
+void tracker_born(int fd, const struct tracker_birth *birth) {
+    if (!begin())
+        return;
+    uint64_t inode = socket_inode(fd);
+    if (inode)
+        enter(fd, new_record(inode, birth));
+}
+
+void tracker_accepted(int listener, int fd, enum ledger_call call, const struct sockaddr *peer,
+                      socklen_t peer_bytes, const void *caller) {
+    if (!begin())
+        return;
+    uint64_t inode = socket_inode(fd);
+    if (inode == 0)
+        return;
+    struct tracker_birth birth = {.call = call, .caller = caller};
+    uint32_t from = ledger_fd_hold(listener);
+    if (from) {
+        birth.family = ledger_record(from)->family;
+        birth.type = ledger_record(from)->type;
+        birth.protocol = ledger_record(from)->protocol;
+        ledger_release(from);
+    }
+    uint32_t number = new_record(inode, &birth);
+    if (number) {
+        ledger_record(number)->flags = RECORD_CONNECTED;
+        copy_address(&ledger_record(number)->peer, peer, peer_bytes);
+    }
+    enter(fd, number);
+}
+
+void tracker_received(int fd, enum ledger_call call, const void *caller) {
+    tracker_born(fd, &(struct tracker_birth){
+                         .call = call, .provenance = PROVENANCE_RECEIVED, .caller = caller});
+}
+
+// The record of an fd, held; made where there is none and the fd is a socket.
+static uint32_t hold_or_adopt(int fd, const void *caller) {
+    uint32_t number = ledger_fd_hold(fd);
+    if (number)
+        return number;
+    tracker_born(fd, &(struct tracker_birth){
+                         .call = CALL_UNKNOWN, .provenance = PROVENANCE_ADOPTED, .caller = caller});
+    return ledger_fd_hold(fd);
+}
+
+void tracker_connected(int fd, const struct sockaddr *peer, socklen_t peer_bytes, int error,
+                       const void *caller) {
+    if (!begin())
+        return;
+    uint32_t number = hold_or_adopt(fd, caller);
+    if (number == 0)
+        return;
+    struct ledger_record *record = ledger_record(number);
+    // A socket may be connected again after an error or AF_UNSPEC: what it was told is history
+    // then.
+    if (error == 0 || error == EINPROGRESS || error == EINTR) {
+        record->eof_ns = record->error_ns = 0;
+        record->eof_stack = record->error_stack = LEDGER_NO_STACK;
+        record->eof_call = record->error_call = CALL_UNKNOWN;
+        record->error = 0;
+        record->flags = error == 0 ? RECORD_CONNECTED : RECORD_CONNECTING;
+        memset(&record->peer, 0, sizeof record->peer);
+        copy_address(&record->peer, peer, peer_bytes);
+    }
+    ledger_release(number);
+}
+
+// --- end of stream ------------------------------------------------------------------------------
+
+// Has the peer's FIN come, or the connection ended? A read also returns 0 after an own
+// shutdown(SHUT_RD), in this thread or another; and the socket that it read from may be closed by
+// now, and the number be another's, whose stream has not ended. -1: not a TCP socket.
+static int tcp_stream_ended(int fd) {
+    uint8_t state;
+    unsigned bytes = sizeof state; // the first member of struct tcp_info
+    if (sys_getsockopt(fd, IPPROTO_TCP, TCP_INFO, &state, &bytes) < 0)
+        return -1;
+    return state == STATE_CLOSE_WAIT || state == STATE_LAST_ACK || state == STATE_CLOSING ||
+           state == STATE_TIME_WAIT || state == STATE_CLOSE;
+}
+
+static bool is_stream(const struct ledger_record *record) {
+    return record->type == 0 || record->type == SOCK_STREAM;
+}
+
+void tracker_read_nothing(int fd, enum ledger_call call, const void *caller) {
+    if (owner_is_other_process())
+        return;
+    // read(2) ends for files too: a process without sockets does not look closer.
+    if (!ledger_exists() && (call == CALL_READ || call == CALL_READV || call == CALL_SPLICE))
+        return;
+    if (!begin())
+        return;
+    uint32_t number = hold_or_adopt(fd, caller);
+    if (number == 0)
+        return;
+    struct ledger_record *record = ledger_record(number);
+    if (is_stream(record) && !(record->flags & RECORD_SHUT_RD) && record->eof_ns == 0 &&
+        tcp_stream_ended(fd) != 0) {
+        record->eof_stack = stack_capture(caller);
+        record->eof_call = (uint8_t)call;
+        record->eof_tid = thread_id();
+        record->process = ledger.header->process;
+        __atomic_store_n(&record->eof_ns, clock_now_ns(), __ATOMIC_RELEASE);
+    }
+    ledger_release(number);
+}
+
+void tracker_read_failed(int fd, enum ledger_call call, int error, const void *caller) {
+    if (error != ECONNRESET && error != EPIPE && error != ETIMEDOUT && error != EHOSTUNREACH &&
+        error != ENETUNREACH && error != ECONNABORTED)
+        return;
+    if (!tracker_active() || !begin())
+        return;
+    uint32_t number = ledger_fd_hold(fd);
+    if (number == 0)
+        return;
+    struct ledger_record *record = ledger_record(number);
+    if (is_stream(record) && record->error == 0) {
+        record->error_stack = stack_capture(caller);
+        record->error_call = (uint8_t)call;
+        record->error_ns = clock_now_ns();
+        record->process = ledger.header->process;
+        __atomic_store_n(&record->error, (uint16_t)error, __ATOMIC_RELEASE);
+    }
+    ledger_release(number);
+}
+
+void tracker_shut_down(int fd, int how, const void *caller) {
+    if (!begin())
+        return;
+    uint32_t number = hold_or_adopt(fd, caller);
+    if (number == 0)
+        return;
+    struct ledger_record *record = ledger_record(number);
+    uint16_t flags =
+        (uint16_t)((how != SHUT_WR ? RECORD_SHUT_RD : 0) | (how != SHUT_RD ? RECORD_SHUT_WR : 0));
+    if ((record->flags & RECORD_SHUT_WR) == 0 || record->shutdown_ns == 0) {
+        record->shutdown_stack = stack_capture(caller);
+        record->shutdown_ns = clock_now_ns();
+    }
+    record->process = ledger.header->process;
+    __atomic_fetch_or(&record->flags, flags, __ATOMIC_RELEASE);
+    ledger_release(number);
+}
+
+// --- deaths -------------------------------------------------------------------------------------
+
+void tracker_closing(int fd) {
+    if (!tracker_active() || ledger_fd(fd) == 0 || !begin())
+        return;
+    uint32_t was;
+    if (ledger_fd_swap(fd, 0, &was) == 0 && was)
+        forget(was);
+}
+
+void tracker_closing_range(unsigned first, unsigned last) {
+    if (!tracker_active() || !begin())
+        return;
+    unsigned limit = (unsigned)ledger_fd_limit();
+    for (unsigned fd = first; fd < limit && fd <= last; fd++)
+        tracker_closing((int)fd);
+}
+
+// --- dup ----------------------------------------------------------------------------------------
+
+uint32_t tracker_dup_begin(int fd) {
+    return tracker_active() && begin() ? ledger_fd_hold(fd) : 0;
+}
+
+void tracker_dup_done(uint32_t kept, int fd) {
+    if (!tracker_active())
+        return;
+    if (fd >= 0)
+        enter(fd, kept); // also where kept is 0: whatever was there is there no more
+    else if (kept)
+        ledger_release(kept);
+}
+
+uint32_t tracker_replace_begin(int fd) {
+    uint32_t was = 0;
+    if (tracker_active() && begin() && ledger_fd(fd) != 0)
+        ledger_fd_swap(fd, 0, &was);
+    return was;
+}
+
+void tracker_replace_done(uint32_t kept, int fd, bool replaced) {
+    if (kept && (replaced || !ledger_fd_restore(fd, kept)))
+        forget(kept);
+}

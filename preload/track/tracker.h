@@ -1,0 +1,81 @@
+// What a birth, a dup, an end of stream and a close mean for the ledger. The hooks say what the
+// program did; nothing here intercepts, prints or decides what is a leak.
+//
+// All functions: any thread, signal-safe apart from the first birth of a process (which loads the
+// unwinder), no malloc, no lock, errno left alone. `caller` is the hook's CALLER. Where a function
+// makes a system call, it says which.
+//
+// Order. A birth is told after the real call, a death before it: between a real close and our
+// bookkeeping another thread may get the same number, and we would take its socket off the books.
+#ifndef SOCKLEAK_TRACK_TRACKER_H
+#define SOCKLEAK_TRACK_TRACKER_H
+
+#include "base/owner.h"
+#include "ledger/ledger.h"
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/socket.h>
+
+// Called once, at the first birth, after the ledger was made: the place for what only a process
+// with sockets needs (signal handlers). Set before.
+extern void (*tracker_on_first_birth)(void);
+
+struct tracker_birth {
+    enum ledger_call call;
+    enum ledger_provenance provenance;
+    int family, type, protocol; // family 0: not known
+    const void *caller;
+};
+
+// False where there is nothing to follow: no socket was ever opened here, or this is a vfork child
+// that runs in its parent's memory. The hooks of close and its kin test it first.
+static inline bool tracker_active(void) {
+    return ledger_exists() && !owner_is_other_process();
+}
+
+// A new socket. One fstat, for the inode.
+void tracker_born(int fd, const struct tracker_birth *birth);
+
+// A connection accepted from `listener`; `peer` as accept(2) filled it in (NULL: not asked for).
+void tracker_accepted(int listener, int fd, enum ledger_call call, const struct sockaddr *peer,
+                      socklen_t peer_bytes, const void *caller);
+
+// An fd that came from elsewhere (SCM_RIGHTS, pidfd_getfd) and may be anything. One fstat.
+void tracker_received(int fd, enum ledger_call call, const void *caller);
+
+// connect(2) returned: `error` is 0, or the errno. Adopts a socket not seen born (one fstat).
+void tracker_connected(int fd, const struct sockaddr *peer, socklen_t peer_bytes, int error,
+                       const void *caller);
+
+// A read of length > 0 returned 0. Decides whether that is an end of stream: one getsockopt for a
+// TCP socket, one fstat for an fd not seen before.
+void tracker_read_nothing(int fd, enum ledger_call call, const void *caller);
+
+// A read failed with `error`.
+void tracker_read_failed(int fd, enum ledger_call call, int error, const void *caller);
+
+// shutdown(2) succeeded. `how` is SHUT_RD, SHUT_WR or SHUT_RDWR.
+void tracker_shut_down(int fd, int how, const void *caller);
+
+// Before a close.
+void tracker_closing(int fd);
+
+// Before a close of all fds from `first` to `last`, both included.
+void tracker_closing_range(unsigned first, unsigned last);
+
+// Before a dup: keeps the socket of `fd` known until the call has returned. Pass the answer to
+// tracker_dup_done() (0: no socket of ours).
+uint32_t tracker_dup_begin(int fd);
+
+// After a dup: `fd` is the new number, negative where it failed.
+void tracker_dup_done(uint32_t kept, int fd);
+
+// Before a dup2 or dup3 that replaces `fd`, which fails more often than a close: takes the socket
+// off the table, and tracker_replace_done() says whether it is gone, or puts it back.
+uint32_t tracker_replace_begin(int fd);
+void tracker_replace_done(uint32_t kept, int fd, bool replaced);
+
+// In a forked child, before anything else touches the ledger.
+void tracker_continue_in_child(void);
+
+#endif
