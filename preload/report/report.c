@@ -1,0 +1,352 @@
+#include "report/report.h"
+#include "base/clock.h"
+#include "base/guard.h"
+#include "base/options.h"
+#include "base/output.h"
+#include "base/sys.h"
+#include "report/scratch.h"
+#include "report/snapshot.h"
+#include "report/symbols.h"
+#include "report/text.h"
+#include "track/unwinder.h"
+#include <string.h>
+
+enum {
+    PROBLEM_BYTES = 1280,
+    FDS_SHOWN_MAX = 8
+};
+
+// One report, in its own scratch: too large for the stack that a signal handler has.
+struct report {
+    struct scratch scratch;
+    struct snapshot snapshot;
+    struct verdict_rules rules;
+    struct symbols symbols;
+    struct output output;
+    struct text_sink sink;
+    struct text_totals totals;
+    uint64_t findings;
+    char problem[PROBLEM_BYTES];
+};
+
+// --- judging ------------------------------------------------------------------------------------
+
+static void judge(struct report *report, enum ledger_ended ended) {
+    report->rules = (struct verdict_rules){
+        .at_end = ended != ENDED_RUNNING,
+        .unix_sockets = options.families != FAMILIES_INET,
+        .inet_sockets = options.families != FAMILIES_UNIX,
+        .grace_ms = (uint32_t)options.grace_ms,
+        .end_grace_ms = (uint32_t)options.exit_grace_ms,
+        .process = ledger.header->process,
+    };
+    for (uint32_t i = 0; i < report->snapshot.socket_count; i++) {
+        struct ledger_record *record = ledger_record(report->snapshot.sockets[i]);
+        enum verdict verdict = verdict_of(record, &report->rules);
+        record->snapshot.verdict = (uint8_t)verdict;
+        switch (verdict_group(verdict)) {
+        case GROUP_CLOSE_WAIT:
+            report->totals.close_wait++;
+            break;
+        case GROUP_DEAD:
+            report->totals.dead++;
+            break;
+        case GROUP_OPEN:
+            if (record->snapshot.flags & SNAPSHOT_HELD_BY_PARENT)
+                report->totals.inherited++;
+            else
+                report->totals.open++;
+            break;
+        case GROUP_NONE:
+            break;
+        }
+    }
+}
+
+// Orders sockets so that those of one finding are neighbours, and leaks come first.
+static int compare(uint32_t a_number, uint32_t b_number) {
+    const struct ledger_record *a = ledger_record(a_number), *b = ledger_record(b_number);
+    const uint64_t keys[][2] = {
+        {a->snapshot.verdict, b->snapshot.verdict},
+        {a->birth_stack, b->birth_stack},
+        {a->birth_call, b->birth_call},
+        {a->eof_stack, b->eof_stack},
+        {a->error_stack, b->error_stack},
+        {(uint64_t)a->first_fd, (uint64_t)b->first_fd},
+    };
+    for (unsigned i = 0; i < sizeof keys / sizeof *keys; i++)
+        if (keys[i][0] != keys[i][1])
+            return keys[i][0] < keys[i][1] ? -1 : 1;
+    return 0;
+}
+
+static bool same_finding(uint32_t a_number, uint32_t b_number) {
+    const struct ledger_record *a = ledger_record(a_number), *b = ledger_record(b_number);
+    return a->snapshot.verdict == b->snapshot.verdict && a->birth_stack == b->birth_stack &&
+           a->birth_call == b->birth_call && a->eof_stack == b->eof_stack &&
+           a->error_stack == b->error_stack;
+}
+
+static void sift_down(uint32_t *heap, uint32_t at, uint32_t count) {
+    for (;;) {
+        uint32_t child = 2 * at + 1;
+        if (child >= count)
+            return;
+        if (child + 1 < count && compare(heap[child], heap[child + 1]) < 0)
+            child++;
+        if (compare(heap[at], heap[child]) >= 0)
+            return;
+        uint32_t swapped = heap[at];
+        heap[at] = heap[child];
+        heap[child] = swapped;
+        at = child;
+    }
+}
+
+// Heapsort: in place, no recursion, no bad case; libc's qsort may malloc.
+static void sort(uint32_t *sockets, uint32_t count) {
+    for (uint32_t i = count / 2; i-- > 0;)
+        sift_down(sockets, i, count);
+    for (uint32_t end = count; end-- > 1;) {
+        uint32_t last = sockets[0];
+        sockets[0] = sockets[end];
+        sockets[end] = last;
+        sift_down(sockets, 0, end);
+    }
+}
+
+static bool is_shown(uint32_t number) {
+    enum verdict verdict = (enum verdict)ledger_record(number)->snapshot.verdict;
+    return verdict_is_leak(verdict) ||
+           (options.show == SHOW_ALL && verdict_group(verdict) == GROUP_OPEN);
+}
+
+// --- naming -------------------------------------------------------------------------------------
+
+static bool is_start_up(const char *function) {
+    return function && (strcmp(function, "_start") == 0 || strcmp(function, "clone") == 0 ||
+                        strcmp(function, "clone3") == 0 ||
+                        strncmp(function, "__libc_start", strlen("__libc_start")) == 0 ||
+                        strcmp(function, "start_thread") == 0);
+}
+
+static bool is_c_library(const struct ledger_module *module) {
+    return strstr(ledger.strings + module->path, "/libc.so.") != NULL;
+}
+
+static bool is_in_c_library(const struct ledger_stack *stack, uint32_t index) {
+    uint32_t module = LEDGER_FRAME_MODULE(ledger.frames[stack->first_frame + index]);
+    return module && is_c_library(&ledger.modules[module]);
+}
+
+// From here outwards there is nothing of the program's: libc's call of main or of the thread.
+static bool is_outermost(const struct ledger_stack *stack, uint32_t index, const char *function) {
+    if (is_start_up(function))
+        return true;
+    for (uint32_t i = index; i < stack->depth; i++)
+        if (!is_in_c_library(stack, i))
+            return i + 1 == stack->depth && i > index; // _start, behind libc's frames
+    return true;
+}
+
+static const char *path_to_read(const struct ledger_module *module) {
+    const char *path = ledger.strings + module->path;
+    // Also where the program was deleted or replaced since it started.
+    return strcmp(path, ledger.header->exe) == 0 ? "/proc/self/exe" : path;
+}
+
+static bool name_frame(void *context, uint32_t id, uint32_t index, struct text_frame *out) {
+    struct report *report = context;
+    const struct ledger_stack *stack = &ledger.stacks[id];
+    if (index >= stack->depth)
+        return false;
+    uint64_t frame = ledger.frames[stack->first_frame + index];
+    uint32_t number = LEDGER_FRAME_MODULE(frame);
+    out->module_offset = LEDGER_FRAME_OFFSET(frame);
+    if (number == 0)
+        return true;
+    const struct ledger_module *module = &ledger.modules[number];
+    out->module = ledger.strings + module->path;
+    // A return address may be the first byte behind a function that ends in the call: look up the
+    // call, which lies before it.
+    out->function =
+        symbols_name(&report->symbols, number, path_to_read(module), module->build_id,
+                     module->build_id_bytes, out->module_offset - 1, &out->function_offset);
+    if (out->function)
+        out->function_offset++;
+    out->hidden = is_outermost(stack, index, out->function);
+    return true;
+}
+
+// --- writing ------------------------------------------------------------------------------------
+
+static void write_line(void *context, const char *line, size_t len_bytes) {
+    output_write(context, line, len_bytes);
+}
+
+static uint32_t fds_of(const struct report *report, uint32_t number, int32_t *out) {
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < report->snapshot.fd_count && count < FDS_SHOWN_MAX; i++)
+        if (report->snapshot.fds[i].record == number)
+            out[count++] = report->snapshot.fds[i].fd;
+    return count;
+}
+
+static void write_finding(struct report *report, const uint32_t *sockets, uint32_t count) {
+    const struct ledger_record *sample = ledger_record(sockets[0]);
+    struct text_namer namer = {name_frame, report};
+    text_finding(&report->sink, (enum verdict)sample->snapshot.verdict, count, sample, &namer);
+    for (uint32_t i = 0; i < count && i < options.max_sockets; i++) {
+        const struct ledger_record *record = ledger_record(sockets[i]);
+        int32_t fds[FDS_SHOWN_MAX];
+        bool listed = record->fd_count > 1 && record->fd_count <= FDS_SHOWN_MAX &&
+                      fds_of(report, sockets[i], fds) == record->fd_count;
+        text_socket(&report->sink, record, listed ? fds : NULL);
+    }
+    text_more(&report->sink, count > options.max_sockets ? count - options.max_sockets : 0);
+}
+
+static uint32_t finding_at(const struct report *report, uint32_t first) {
+    uint32_t end = first + 1;
+    while (end < report->snapshot.socket_count &&
+           same_finding(report->snapshot.sockets[first], report->snapshot.sockets[end]))
+        end++;
+    return end;
+}
+
+static void count_findings(struct report *report) {
+    for (uint32_t i = 0; i < report->snapshot.socket_count; i = finding_at(report, i))
+        if (verdict_is_leak(
+                (enum verdict)ledger_record(report->snapshot.sockets[i])->snapshot.verdict))
+            report->findings++;
+}
+
+static void note_counted(struct report *report, uint64_t count, const char *what) {
+    char memory[192];
+    struct text_buffer note = text_buffer(memory, sizeof memory);
+    if (count == 0)
+        return;
+    text_decimal(&note, count);
+    text_string(&note, what);
+    text_note(&report->sink, note.text);
+}
+
+// What we could not do. The last part of every report that has something to say here.
+static void write_limits(struct report *report) {
+    const struct ledger_counters *counters = &ledger.header->counters;
+    note_counted(report, counters->untracked_records,
+                 " sockets not tracked: ledger full, or no memory for it");
+    note_counted(report, counters->untracked_fds,
+                 " sockets not tracked: file descriptor beyond the ledger's table");
+    note_counted(report, counters->stacks_lost,
+                 " stacks not recorded: stack table full, or no memory for it");
+    note_counted(report, report->snapshot.unrecorded,
+                 " open sockets could not be judged: ledger full");
+    note_counted(report, counters->snapshots_lost,
+                 " reports given up: no memory to look at all sockets");
+    if (unwinder_problem()[0])
+        text_note(&report->sink, unwinder_problem());
+    if (report->snapshot.proc_missing)
+        text_note(&report->sink, "/proc/self/fd cannot be read: file descriptors were tried one by "
+                                 "one, and names are missing");
+    if (report->snapshot.incomplete)
+        text_note(&report->sink, "no memory to look at all sockets: some are missing here");
+}
+
+static void write_text(struct report *report, const char *when) {
+    const struct snapshot *snapshot = &report->snapshot;
+    struct text_head head = {report->totals.close_wait, report->totals.dead, report->findings, when,
+                             ledger.header->exe[0] ? ledger.header->exe : "this process"};
+    if (ledger.header->cmdline_bytes) // as it was called: what its user recognises
+        head.program = ledger.header->cmdline;
+    text_headline(&report->sink, &head);
+    for (uint32_t i = 0; i < snapshot->socket_count;) {
+        uint32_t end = finding_at(report, i);
+        if (is_shown(snapshot->sockets[i]))
+            write_finding(report, snapshot->sockets + i, end - i);
+        i = end;
+    }
+    const struct ledger_counters *counters = &ledger.header->counters;
+    report->totals.not_tracked =
+        counters->untracked_records + counters->untracked_fds + snapshot->unrecorded;
+    text_summary(&report->sink, &report->totals, counters);
+    write_limits(report);
+}
+
+static void open_output(struct report *report, const char *log_path) {
+    const char *exe = ledger_exists() ? ledger.header->exe : "";
+    output_open(&report->output, log_path, exe, report->problem, sizeof report->problem);
+    report->sink.write_line = write_line;
+    report->sink.context = &report->output;
+    report->sink.pid = (uint32_t)sys_getpid();
+    if (report->problem[0])
+        text_note(&report->sink, report->problem);
+}
+
+static void close_output(struct report *report) {
+    bool was_log = report->output.is_file;
+    if (output_close(&report->output) == 0 || !was_log)
+        return;
+    open_output(report, "");
+    text_note(&report->sink, "log_path: the report could not be written to the end: no space left, "
+                             "or a file size limit");
+    output_close(&report->output);
+}
+
+static struct report *open_report(void) {
+    struct scratch scratch;
+    if (scratch_open(&scratch) < 0)
+        return NULL;
+    struct report *report = scratch_take(&scratch, sizeof *report);
+    if (report) {
+        report->scratch = scratch;
+        report->symbols.scratch = &report->scratch;
+    }
+    return report;
+}
+
+static void close_report(struct report *report) {
+    struct scratch scratch = report->scratch; // the report lies in what is given back
+    scratch_close(&scratch);
+}
+
+static bool wants_text(uint64_t leaks, bool asked) {
+    if (ledger_is_file() && !options.log_path[0])
+        return options.verbosity > 0;
+    return leaks > 0 || asked || options.verbosity > 0;
+}
+
+uint64_t report_make(enum ledger_ended ended, const char *when, bool asked) {
+    guard_enter();
+    struct report *report = open_report();
+    if (!report || snapshot_take(&report->snapshot, &report->scratch, ended) < 0) {
+        ledger_count(&ledger.header->counters.snapshots_lost);
+        if (report)
+            close_report(report);
+        guard_leave();
+        return 0;
+    }
+    judge(report, ended);
+    sort(report->snapshot.sockets, report->snapshot.socket_count);
+    count_findings(report);
+    uint64_t leaks = report->totals.close_wait + report->totals.dead;
+    if (wants_text(leaks, asked)) {
+        open_output(report, options.log_path);
+        write_text(report, when);
+        close_output(report);
+    }
+    snapshot_release(&report->snapshot);
+    close_report(report);
+    guard_leave();
+    return leaks;
+}
+
+void report_note(const char *note) {
+    struct report *report = open_report();
+    if (!report)
+        return;
+    open_output(report, options.log_path);
+    text_note(&report->sink, note);
+    close_output(report);
+    close_report(report);
+}

@@ -1,0 +1,18 @@
+// A report of this process: snapshot, verdicts, findings, text.
+#ifndef SOCKLEAK_REPORT_REPORT_H
+#define SOCKLEAK_REPORT_REPORT_H
+
+#include "ledger/ledger_format.h"
+#include <stdbool.h>
+
+// Looks at all sockets and writes the text report, where there is something to report: a leak, or
+// verbosity=1, or `asked` (a live report that somebody requested). With a ledger file the snapshot
+// goes into that, for the tool to read, and no text is written unless log_path or verbosity asks.
+// `when` is the headline's words: "at exit of". Returns the number of leaked sockets.
+// Signal-safe, under 4 KB of stack, leaves errno alone.
+uint64_t report_make(enum ledger_ended ended, const char *when, bool asked);
+
+// One line of ours, "==PID== sockleak: note", where reports go.
+void report_note(const char *note);
+
+#endif

@@ -1,0 +1,184 @@
+#include "report/signals.h"
+#include "base/options.h"
+#include "base/owner.h"
+#include "base/sys.h"
+#include "report/trigger.h"
+#include <errno.h>
+#include <string.h>
+
+// An action of the program's is replaced while a handler may be reading it, so each change takes
+// the next of a few slots, and the pointer moves when that is written.
+enum {
+    SLOTS = 8
+};
+
+struct held_signal {
+    int signal;
+    bool always; // the report signal: ours whatever the program sets; else only over the default
+    bool installed;
+    const struct sigaction *programs; // what the program believes to be in force
+    unsigned next;
+    struct sigaction slots[SLOTS];
+};
+
+static struct held_signal held[] = {
+    {.always = true}, {.signal = SIGTERM}, {.signal = SIGINT}, {.signal = SIGHUP}};
+
+enum {
+    HELD_COUNT = sizeof held / sizeof *held
+};
+
+static sigaction_function *real_action;
+
+static struct held_signal *held_of(int signal) {
+    for (int i = 0; i < HELD_COUNT; i++)
+        if (held[i].signal == signal && __atomic_load_n(&held[i].installed, __ATOMIC_ACQUIRE))
+            return &held[i];
+    return NULL;
+}
+
+static void remember(struct held_signal *h, const struct sigaction *action) {
+    unsigned slot = __atomic_fetch_add(&h->next, 1, __ATOMIC_RELAXED) % SLOTS;
+    h->slots[slot] = *action;
+    __atomic_store_n(&h->programs, &h->slots[slot], __ATOMIC_RELEASE);
+}
+
+static struct sigaction programs(const struct held_signal *h) {
+    return *__atomic_load_n(&h->programs, __ATOMIC_ACQUIRE);
+}
+
+// --- handlers -----------------------------------------------------------------------------------
+
+static const char *headline_words(int signal) {
+    switch (signal) {
+    case SIGTERM:
+        return "at SIGTERM in";
+    case SIGINT:
+        return "at SIGINT in";
+    case SIGHUP:
+        return "at SIGHUP in";
+    case SIGUSR1:
+        return "at SIGUSR1 in";
+    case SIGUSR2:
+        return "at SIGUSR2 in";
+    default:
+        return "at a signal in";
+    }
+}
+
+static void on_end(int signal) {
+    int saved_errno = errno;
+    trigger_end(ENDED_SIGNAL, 128 + signal, headline_words(signal));
+    struct sigaction fallback;
+    memset(&fallback, 0, sizeof fallback);
+    fallback.sa_handler = SIG_DFL;
+    real_action(signal, &fallback, NULL);
+    // Blocked while this handler runs, and taken as soon as it returns.
+    sys_call(SYS_tgkill, sys_getpid(), sys_gettid(), signal, 0, 0, 0);
+    errno = saved_errno;
+}
+
+static void call_programs_handler(struct held_signal *h, int signal, siginfo_t *info,
+                                  void *context) {
+    struct sigaction action = programs(h);
+    if (action.sa_handler == SIG_DFL || action.sa_handler == SIG_IGN)
+        return;
+    if (action.sa_flags & (int)SA_RESETHAND) {
+        struct sigaction fallback = action;
+        fallback.sa_handler = SIG_DFL;
+        remember(h, &fallback);
+    }
+    if (action.sa_flags & SA_SIGINFO)
+        action.sa_sigaction(signal, info, context);
+    else
+        action.sa_handler(signal);
+}
+
+static void on_report(int signal, siginfo_t *info, void *context) {
+    if (!owner_is_other_process())
+        trigger_live(headline_words(signal));
+    struct held_signal *h = held_of(signal);
+    if (h)
+        call_programs_handler(h, signal, info, context);
+}
+
+static bool is_ours(const struct sigaction *action) {
+    return action->sa_handler == on_end || action->sa_sigaction == on_report;
+}
+
+// --- installing ---------------------------------------------------------------------------------
+
+// What the kernel should hold so that the program gets what it wants, and we our report.
+static struct sigaction over(const struct held_signal *h, const struct sigaction *wanted) {
+    struct sigaction action = *wanted;
+    bool has_handler = wanted->sa_handler != SIG_DFL && wanted->sa_handler != SIG_IGN;
+    if (h->always) {
+        action.sa_sigaction = on_report;
+        action.sa_flags = has_handler ? (wanted->sa_flags & ~(int)SA_RESETHAND) | SA_SIGINFO
+                                      : SA_RESTART | SA_ONSTACK | SA_SIGINFO;
+    } else if (wanted->sa_handler == SIG_DFL) {
+        action.sa_handler = on_end;
+        action.sa_flags = SA_RESTART | SA_ONSTACK;
+        sigemptyset(&action.sa_mask);
+    }
+    return action;
+}
+
+static void install(struct held_signal *h) {
+    struct sigaction now;
+    if (real_action(h->signal, NULL, &now) != 0)
+        return;
+    remember(h, &now);
+    struct sigaction action = over(h, &now);
+    // First the view, then the kernel: a program that asks in between is told the truth either way.
+    __atomic_store_n(&h->installed, true, __ATOMIC_RELEASE);
+    if (action.sa_handler != now.sa_handler)
+        real_action(h->signal, &action, NULL);
+}
+
+void signals_install(sigaction_function *real) {
+    int saved_errno = errno;
+    real_action = real;
+    held[0].signal = (int)options.signal;
+    // The init of a PID namespace does not die of these signals: the kernel drops them as long as
+    // there is no handler, and so must it stay.
+    bool is_init = sys_getpid() == 1;
+    for (int i = 0; i < HELD_COUNT; i++)
+        if (held[i].signal && (held[i].always || !is_init))
+            install(&held[i]);
+    errno = saved_errno;
+}
+
+bool signals_are_held(int signal) {
+    return held_of(signal) != NULL;
+}
+
+int signals_action(int signal, const struct sigaction *wanted, struct sigaction *before) {
+    struct held_signal *h = held_of(signal);
+    struct sigaction now, believed = programs(h), action;
+    if (wanted) {
+        struct sigaction copy = *wanted; // `before` may be the same object
+        remember(h, &copy);
+        action = over(h, &copy);
+    }
+    int result = real_action(signal, wanted ? &action : NULL, &now);
+    if (result == 0 && before)
+        *before = is_ours(&now) ? believed : now;
+    return result;
+}
+
+void (*signals_changed(int signal, void (*previous)(int)))(int) {
+    struct held_signal *h = held_of(signal);
+    struct sigaction now, believed = programs(h);
+    int saved_errno = errno;
+    if (previous == on_end || (void *)previous == (void *)on_report)
+        previous = believed.sa_handler;
+    if (real_action(signal, NULL, &now) == 0 && !is_ours(&now)) {
+        remember(h, &now);
+        struct sigaction action = over(h, &now);
+        if (action.sa_handler != now.sa_handler)
+            real_action(signal, &action, NULL);
+    }
+    errno = saved_errno;
+    return previous;
+}

@@ -1,0 +1,120 @@
+#include "report/symbols.h"
+#include "base/sys.h"
+#include <elf.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <link.h>
+#include <string.h>
+
+enum {
+    TABLE_MAX_BYTES = 64 << 20,
+    SECTIONS_MAX = 256
+};
+
+static bool read_at(int fd, void *out, uint64_t bytes, uint64_t offset) {
+    char *at = out;
+    while (bytes > 0) {
+        long n = sys_call(SYS_pread64, fd, (long)at, (long)bytes, (long)offset, 0, 0);
+        if (n == -EINTR)
+            continue;
+        if (n <= 0)
+            return false;
+        at += n;
+        offset += (uint64_t)n;
+        bytes -= (uint64_t)n;
+    }
+    return true;
+}
+
+// A section's contents, in the scratch; NULL where it is too large or cannot be read.
+static void *read_section(int fd, struct scratch *scratch, const ElfW(Shdr) * section) {
+    if (section->sh_size == 0 || section->sh_size > TABLE_MAX_BYTES)
+        return NULL;
+    void *contents = scratch_take(scratch, section->sh_size + 1); // a NUL behind the last name
+    return contents && read_at(fd, contents, section->sh_size, section->sh_offset) ? contents
+                                                                                   : NULL;
+}
+
+static const ElfW(Shdr) *
+    section_of_type(const ElfW(Shdr) * sections, unsigned count, unsigned type) {
+    for (unsigned i = 0; i < count; i++)
+        if (sections[i].sh_type == type)
+            return &sections[i];
+    return NULL;
+}
+
+static bool has_build_id(int fd, struct scratch *scratch, const ElfW(Shdr) * sections,
+                         unsigned count, const uint8_t *build_id, uint32_t bytes) {
+    for (unsigned i = 0; i < count; i++) {
+        if (sections[i].sh_type != SHT_NOTE || sections[i].sh_size > 4096)
+            continue;
+        const char *note = read_section(fd, scratch, &sections[i]);
+        if (note && memmem(note, sections[i].sh_size, build_id, bytes))
+            return true;
+    }
+    return false;
+}
+
+static void load(struct symbol_table *table, struct scratch *scratch, int fd,
+                 const uint8_t *build_id, uint32_t build_id_bytes) {
+    ElfW(Ehdr) header;
+    if (!read_at(fd, &header, sizeof header, 0) || memcmp(header.e_ident, ELFMAG, SELFMAG) != 0 ||
+        header.e_ident[EI_CLASS] != ELFCLASS64 || header.e_shentsize != sizeof(ElfW(Shdr)) ||
+        header.e_shnum > SECTIONS_MAX)
+        return;
+    ElfW(Shdr) *sections = scratch_take(scratch, header.e_shnum * sizeof *sections);
+    if (!sections || !read_at(fd, sections, header.e_shnum * sizeof *sections, header.e_shoff))
+        return;
+    if (build_id_bytes &&
+        !has_build_id(fd, scratch, sections, header.e_shnum, build_id, build_id_bytes))
+        return;
+    const ElfW(Shdr) *symbols = section_of_type(sections, header.e_shnum, SHT_SYMTAB);
+    if (!symbols)
+        symbols = section_of_type(sections, header.e_shnum, SHT_DYNSYM);
+    if (!symbols || symbols->sh_link >= header.e_shnum)
+        return;
+    const ElfW(Shdr) *names = &sections[symbols->sh_link];
+    table->names = read_section(fd, scratch, names);
+    table->names_bytes = names->sh_size;
+    table->count = symbols->sh_size / sizeof(ElfW(Sym));
+    table->symbols = table->names ? read_section(fd, scratch, symbols) : NULL;
+}
+
+static const char *find(const struct symbol_table *table, uint64_t address, uint64_t *offset) {
+    const ElfW(Sym) *symbols = table->symbols;
+    const ElfW(Sym) *best = NULL;
+    for (uint64_t i = 0; symbols && i < table->count; i++) {
+        const ElfW(Sym) *s = &symbols[i];
+        unsigned type = ELF64_ST_TYPE(s->st_info);
+        if ((type != STT_FUNC && type != STT_GNU_IFUNC && type != STT_NOTYPE) ||
+            s->st_shndx == SHN_UNDEF || s->st_value > address || s->st_name >= table->names_bytes ||
+            (s->st_size ? address - s->st_value >= s->st_size : type == STT_NOTYPE))
+            continue;
+        // Of several that cover it (aliases, and symbols of no size, which cover all behind them)
+        // the nearest; a sized one wins over one without.
+        if (!best || s->st_value > best->st_value ||
+            (s->st_value == best->st_value && s->st_size > best->st_size))
+            best = s;
+    }
+    if (!best || !table->names[best->st_name])
+        return NULL;
+    *offset = address - best->st_value;
+    return table->names + best->st_name;
+}
+
+const char *symbols_name(struct symbols *symbols, uint32_t number, const char *path,
+                         const uint8_t *build_id, uint32_t build_id_bytes, uint64_t address,
+                         uint64_t *offset) {
+    if (number >= SYMBOLS_FILES)
+        return NULL;
+    struct symbol_table *table = &symbols->tables[number];
+    if (!table->loaded) {
+        table->loaded = true;
+        int fd = sys_openat(AT_FDCWD, path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0);
+        if (fd >= 0) {
+            load(table, symbols->scratch, fd, build_id, build_id_bytes);
+            sys_close(fd);
+        }
+    }
+    return find(table, address, offset);
+}

@@ -1,0 +1,57 @@
+// What is wrong with a socket that is still open. Shared with tools/.
+//
+// A pure function of a ledger record and the rules of the moment: no system call, no state.
+#ifndef SOCKLEAK_REPORT_VERDICT_H
+#define SOCKLEAK_REPORT_VERDICT_H
+
+#include "ledger/ledger_format.h"
+#include <stdbool.h>
+
+enum verdict {
+    VERDICT_NOT_JUDGED, // a datagram or listening socket, or a family that was not asked for
+    VERDICT_EOF_IGNORED,
+    VERDICT_FIN_UNREAD,
+    VERDICT_DATA_UNREAD,
+    VERDICT_RESET_UNCLOSED,
+    VERDICT_SHUTDOWN_UNCLOSED,
+    VERDICT_FIN_WAIT,
+    VERDICT_NEVER_CONNECTED,
+    VERDICT_OPEN,
+    VERDICT_COUNT
+};
+
+enum verdict_group {
+    GROUP_NONE,
+    GROUP_CLOSE_WAIT,
+    GROUP_DEAD,
+    GROUP_OPEN
+};
+
+struct verdict_rules {
+    bool at_end;           // of the process; else it runs on
+    bool unix_sockets;     // judge AF_UNIX streams too
+    bool inet_sockets;     // judge IPv4 and IPv6
+    uint32_t grace_ms;     // see DESIGN.md section 5: running, and
+    uint32_t end_grace_ms; // at its end
+    uint32_t process;      // the header's: tells which records are inherited
+};
+
+// The verdict on a record, by its snapshot where one was taken and else ("last known") by what the
+// program was told.
+enum verdict verdict_of(const struct ledger_record *record, const struct verdict_rules *rules);
+
+enum verdict_group verdict_group(enum verdict verdict);
+
+// A leak: of the groups close-wait and dead.
+bool verdict_is_leak(enum verdict verdict);
+
+const char *verdict_name(enum verdict verdict);           // "eof-ignored"
+const char *verdict_group_name(enum verdict_group group); // "close-wait"
+
+// One plain clause for people: "the peer closed, the program read end of stream, and never closed".
+const char *verdict_explanation(enum verdict verdict);
+
+// True where a fork left the record to this process and it has done nothing with it since.
+bool verdict_is_inherited(const struct ledger_record *record, uint32_t process);
+
+#endif
