@@ -1,0 +1,67 @@
+// Births: socket, socketpair, accept, accept4; and connect, which tells the peer.
+#include "hooks/real.h"
+#include "track/tracker.h"
+#include <errno.h>
+
+EXPORT int socket(int domain, int type, int protocol) {
+    int fd = real_socket(domain, type, protocol);
+    if (fd >= 0)
+        tracker_born(fd, &(struct tracker_birth){.call = CALL_SOCKET,
+                                                 .family = domain,
+                                                 .type = type,
+                                                 .protocol = protocol,
+                                                 .caller = CALLER});
+    return fd;
+}
+
+EXPORT int socketpair(int domain, int type, int protocol, int fds[2]) {
+    int result = real_socketpair(domain, type, protocol, fds);
+    if (result == 0) {
+        struct tracker_birth birth = {.call = CALL_SOCKETPAIR,
+                                      .family = domain,
+                                      .type = type,
+                                      .protocol = protocol,
+                                      .caller = CALLER};
+        tracker_born(fds[0], &birth);
+        tracker_born(fds[1], &birth);
+    }
+    return result;
+}
+
+static int accepted(int listener, int fd, enum ledger_call call, const struct sockaddr *peer,
+                    const socklen_t *peer_bytes, const void *caller) {
+    if (fd >= 0)
+        tracker_accepted(listener, fd, call, peer, peer && peer_bytes ? *peer_bytes : 0, caller);
+    return fd;
+}
+
+EXPORT int accept(int fd, struct sockaddr *address, socklen_t *bytes) {
+    // The room that the caller gave, before the kernel overwrites it with the address's true
+    // length.
+    socklen_t room = address && bytes ? *bytes : 0;
+    int accepted_fd = real_accept(fd, address, bytes);
+    socklen_t written = bytes && *bytes < room ? *bytes : room;
+    return accepted(fd, accepted_fd, CALL_ACCEPT, address, &written, CALLER);
+}
+
+EXPORT int accept4(int fd, struct sockaddr *address, socklen_t *bytes, int flags) {
+    socklen_t room = address && bytes ? *bytes : 0;
+    int accepted_fd = real_accept4(fd, address, bytes, flags);
+    socklen_t written = bytes && *bytes < room ? *bytes : room;
+    return accepted(fd, accepted_fd, CALL_ACCEPT4, address, &written, CALLER);
+}
+
+static int connected(int fd, int result, const struct sockaddr *address, socklen_t bytes,
+                     const void *caller) {
+    tracker_connected(fd, address, bytes, result == 0 ? 0 : errno, caller);
+    return result;
+}
+
+EXPORT int connect(int fd, const struct sockaddr *address, socklen_t bytes) {
+    return connected(fd, real_connect(fd, address, bytes), address, bytes, CALLER);
+}
+
+int __connect(int fd, const struct sockaddr *address, socklen_t bytes);
+EXPORT int __connect(int fd, const struct sockaddr *address, socklen_t bytes) {
+    return connected(fd, real___connect(fd, address, bytes), address, bytes, CALLER);
+}

@@ -1,0 +1,87 @@
+// One socket, several descriptors: dup, dup2, dup3, fcntl(F_DUPFD).
+#include "base/output.h"
+#include "hooks/real.h"
+#include "track/tracker.h"
+#include <fcntl.h>
+#include <stdarg.h>
+#include <unistd.h>
+
+EXPORT int dup(int fd) {
+    uint32_t kept = tracker_dup_begin(fd);
+    int copy = real_dup(fd);
+    tracker_dup_done(kept, copy);
+    return copy;
+}
+
+// dup2 and dup3 close what they replace. Onto itself dup2 does nothing, and dup3 fails.
+struct replacement {
+    uint32_t copied, replaced;
+};
+
+static struct replacement begin(int fd, int to) {
+    if (fd == to)
+        return (struct replacement){0};
+    return (struct replacement){tracker_dup_begin(fd), tracker_replace_begin(to)};
+}
+
+static int done(struct replacement r, int fd, int to, int result) {
+    if (fd == to)
+        return result;
+    tracker_replace_done(r.replaced, to, result >= 0);
+    tracker_dup_done(r.copied, result);
+    if (result == STDERR_FILENO)
+        output_remember_stderr(); // put there on purpose: reports may follow
+    return result;
+}
+
+EXPORT int dup2(int fd, int to) {
+    struct replacement r = begin(fd, to);
+    return done(r, fd, to, real_dup2(fd, to));
+}
+
+int __dup2(int fd, int to);
+EXPORT int __dup2(int fd, int to) {
+    struct replacement r = begin(fd, to);
+    return done(r, fd, to, real___dup2(fd, to));
+}
+
+EXPORT int dup3(int fd, int to, int flags) {
+    struct replacement r = begin(fd, to);
+    return done(r, fd, to, real_dup3(fd, to, flags));
+}
+
+// The third argument is an int, a pointer or not there; it goes on as it came, in its register.
+#define THIRD_ARGUMENT(command, argument)                                                          \
+    va_list arguments;                                                                             \
+    va_start(arguments, command);                                                                  \
+    void *argument = va_arg(arguments, void *);                                                    \
+    va_end(arguments)
+
+static uint32_t before_fcntl(int fd, int command) {
+    return command == F_DUPFD || command == F_DUPFD_CLOEXEC ? tracker_dup_begin(fd) : 0;
+}
+
+static int after_fcntl(uint32_t kept, int command, int result) {
+    if (command == F_DUPFD || command == F_DUPFD_CLOEXEC)
+        tracker_dup_done(kept, result);
+    return result;
+}
+
+EXPORT int fcntl(int fd, int command, ...) {
+    THIRD_ARGUMENT(command, argument);
+    uint32_t kept = before_fcntl(fd, command);
+    return after_fcntl(kept, command, real_fcntl(fd, command, argument));
+}
+
+int __fcntl(int fd, int command, ...);
+EXPORT int __fcntl(int fd, int command, ...) {
+    THIRD_ARGUMENT(command, argument);
+    uint32_t kept = before_fcntl(fd, command);
+    return after_fcntl(kept, command, real___fcntl(fd, command, argument));
+}
+
+EXPORT int fcntl64(int fd, int command, ...) {
+    THIRD_ARGUMENT(command, argument);
+    uint32_t kept = before_fcntl(fd, command);
+    return after_fcntl(kept, command, real_fcntl64(fd, command, argument));
+}

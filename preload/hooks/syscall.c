@@ -1,0 +1,252 @@
+// syscall(2): the same events by number. libuv closes this way.
+//
+// Six arguments are passed through whether the program gave them or not, as libc does. What the
+// families' files do for a function is done here for its number; where the function's own hook can
+// be used as it is, it is not: libc's wrappers are cancellation points, and syscall is none.
+#include "base/owner.h"
+#include "hooks/closing.h"
+#include "hooks/messages.h"
+#include "hooks/real.h"
+#include "report/trigger.h"
+#include "track/tracker.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/sched.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <sys/syscall.h>
+
+struct call {
+    long number, a, b, c, d, e, f;
+};
+
+static long pass_on(const struct call *call) {
+    return real_syscall(call->number, call->a, call->b, call->c, call->d, call->e, call->f);
+}
+
+static void *pointer(long argument) {
+    return (void *)argument; // NOLINT(performance-no-int-to-ptr)
+}
+
+static long do_socket(const struct call *call, const void *caller) {
+    long fd = pass_on(call);
+    if (fd >= 0)
+        tracker_born((int)fd, &(struct tracker_birth){.call = CALL_SOCKET,
+                                                      .family = (int)call->a,
+                                                      .type = (int)call->b,
+                                                      .protocol = (int)call->c,
+                                                      .caller = caller});
+    return fd;
+}
+
+static long do_socketpair(const struct call *call, const void *caller) {
+    long result = pass_on(call);
+    const int *fds = pointer(call->d);
+    for (int i = 0; result == 0 && i < 2; i++)
+        tracker_born(fds[i], &(struct tracker_birth){.call = CALL_SOCKETPAIR,
+                                                     .family = (int)call->a,
+                                                     .type = (int)call->b,
+                                                     .protocol = (int)call->c,
+                                                     .caller = caller});
+    return result;
+}
+
+static long do_accept(const struct call *call, enum ledger_call name, const void *caller) {
+    const struct sockaddr *address = pointer(call->b);
+    const socklen_t *bytes = pointer(call->c);
+    socklen_t room = address && bytes ? *bytes : 0;
+    long fd = pass_on(call);
+    if (fd >= 0)
+        tracker_accepted((int)call->a, (int)fd, name, address,
+                         bytes && *bytes < room ? *bytes : room, caller);
+    return fd;
+}
+
+static long do_read(const struct call *call, enum ledger_call name, bool asked_for_data,
+                    const void *caller) {
+    long n = pass_on(call);
+    if (n < 0)
+        tracker_read_failed((int)call->a, name, errno, caller);
+    else if (n == 0 && asked_for_data)
+        tracker_read_nothing((int)call->a, name, caller);
+    return n;
+}
+
+static bool has_room(const struct call *call) {
+    const struct iovec *parts = pointer(call->b);
+    for (long i = 0; i < call->c; i++)
+        if (parts[i].iov_len)
+            return true;
+    return false;
+}
+
+// A read into several parts: where they lie must not be looked at before the kernel has accepted
+// it.
+static long do_readv(const struct call *call, enum ledger_call name, const void *caller) {
+    long n = pass_on(call);
+    if (n < 0)
+        tracker_read_failed((int)call->a, name, errno, caller);
+    else if (n == 0 && has_room(call))
+        tracker_read_nothing((int)call->a, name, caller);
+    return n;
+}
+
+static long do_recvmsg(const struct call *call, const void *caller) {
+    long n = pass_on(call);
+    if (n >= 0)
+        message_arrived((int)call->a, pointer(call->b), n, CALL_RECVMSG, caller);
+    else
+        tracker_read_failed((int)call->a, CALL_RECVMSG, errno, caller);
+    return n;
+}
+
+static long do_recvmmsg(const struct call *call, const void *caller) {
+    long arrived = pass_on(call);
+    if (arrived >= 0)
+        messages_arrived((int)call->a, pointer(call->b), (int)arrived, caller);
+    else
+        tracker_read_failed((int)call->a, CALL_RECVMMSG, errno, caller);
+    return arrived;
+}
+
+static long do_connect(const struct call *call, const void *caller) {
+    long result = pass_on(call);
+    tracker_connected((int)call->a, pointer(call->b), (socklen_t)call->c, result == 0 ? 0 : errno,
+                      caller);
+    return result;
+}
+
+static long do_shutdown(const struct call *call, const void *caller) {
+    long result = pass_on(call);
+    if (result == 0)
+        tracker_shut_down((int)call->a, (int)call->b, caller);
+    return result;
+}
+
+static long do_received(const struct call *call, const void *caller) {
+    long fd = pass_on(call);
+    if (fd >= 0)
+        tracker_received((int)fd, CALL_PIDFD_GETFD, caller);
+    return fd;
+}
+
+static long do_dup(const struct call *call) {
+    uint32_t kept = tracker_dup_begin((int)call->a);
+    long fd = pass_on(call);
+    tracker_dup_done(kept, (int)fd);
+    return fd;
+}
+
+static long do_dup_over(const struct call *call) {
+    if (call->a == call->b)
+        return pass_on(call);
+    uint32_t copied = tracker_dup_begin((int)call->a);
+    uint32_t replaced = tracker_replace_begin((int)call->b);
+    long fd = pass_on(call);
+    tracker_replace_done(replaced, (int)call->b, fd >= 0);
+    tracker_dup_done(copied, (int)fd);
+    return fd;
+}
+
+static long do_fcntl(const struct call *call) {
+    return call->b == F_DUPFD || call->b == F_DUPFD_CLOEXEC ? do_dup(call) : pass_on(call);
+}
+
+static long do_close(const struct call *call) {
+    tracker_closing((int)call->a);
+    return pass_on(call);
+}
+
+static long do_close_range(const struct call *call) {
+    closing_range((unsigned)call->a, (unsigned)call->b, (unsigned)call->c);
+    return pass_on(call);
+}
+
+static long do_exit_group(struct call *call) {
+    call->a = trigger_end(ENDED_UNDERSCORE_EXIT, (int)call->a, "at exit_group of");
+    return pass_on(call);
+}
+
+static long do_clone(const struct call *call, unsigned long flags) {
+    if ((flags & CLONE_VM) && !(flags & CLONE_THREAD))
+        owner_expect_shared_memory();
+    return pass_on(call);
+}
+
+static long do_clone3(const struct call *call) {
+    const struct clone_args *arguments = pointer(call->a);
+    return do_clone(call, arguments && call->b >= 8 ? arguments->flags : 0);
+}
+
+static long dispatch(struct call *call, const void *caller) {
+    switch (call->number) {
+    case SYS_read:
+        return do_read(call, CALL_READ, call->c != 0, caller);
+    case SYS_recvfrom:
+        return do_read(call, CALL_RECVFROM, call->c != 0, caller);
+    case SYS_splice:
+        return do_read(call, CALL_SPLICE, call->e != 0, caller);
+    case SYS_readv:
+        return do_readv(call, CALL_READV, caller);
+    case SYS_preadv2:
+        return do_readv(call, CALL_PREADV2, caller);
+    case SYS_recvmsg:
+        return do_recvmsg(call, caller);
+    case SYS_recvmmsg:
+        return do_recvmmsg(call, caller);
+    case SYS_close:
+        return do_close(call);
+    case SYS_socket:
+        return do_socket(call, caller);
+    case SYS_socketpair:
+        return do_socketpair(call, caller);
+    case SYS_accept:
+        return do_accept(call, CALL_ACCEPT, caller);
+    case SYS_accept4:
+        return do_accept(call, CALL_ACCEPT4, caller);
+    case SYS_connect:
+        return do_connect(call, caller);
+    case SYS_shutdown:
+        return do_shutdown(call, caller);
+    case SYS_dup:
+        return do_dup(call);
+#ifdef SYS_dup2
+    case SYS_dup2:
+#endif
+    case SYS_dup3:
+        return do_dup_over(call);
+    case SYS_fcntl:
+        return do_fcntl(call);
+    case SYS_pidfd_getfd:
+        return do_received(call, caller);
+    case SYS_close_range:
+        return do_close_range(call);
+    case SYS_exit_group:
+        return do_exit_group(call);
+    case SYS_clone:
+        return do_clone(call, (unsigned long)call->a);
+    case SYS_clone3:
+        return do_clone3(call);
+#ifdef SYS_vfork
+    case SYS_vfork:
+        owner_expect_shared_memory();
+        return pass_on(call);
+#endif
+    default:
+        return pass_on(call);
+    }
+}
+
+EXPORT long syscall(long number, ...) {
+    struct call call = {.number = number};
+    va_list arguments;
+    va_start(arguments, number);
+    call.a = va_arg(arguments, long);
+    call.b = va_arg(arguments, long);
+    call.c = va_arg(arguments, long);
+    call.d = va_arg(arguments, long);
+    call.e = va_arg(arguments, long);
+    call.f = va_arg(arguments, long);
+    va_end(arguments);
+    return dispatch(&call, CALLER);
+}
