@@ -1,15 +1,16 @@
 # sockleak: `make` builds, `make check` tests, `make demo` shows. `make help` lists the rest.
 #
-# Switches: V=1 shows the commands, DEBUG=1 for gdb, SANITIZE=address|thread|undefined,
-# COVERAGE=1, CC=clang, BUILD=directory.
+# Switches: V=1 shows the commands, DEBUG=1 is for gdb, SANITIZE=address|thread|undefined and
+# COVERAGE=1 instrument (each in a build directory of its own), CC=clang, BUILD=directory.
 
 VERSION := 0.1.0
 PREFIX ?= /usr/local
 LIBDIR ?= $(PREFIX)/lib
-BUILD ?= build
+BUILD ?= build$(if $(SANITIZE),-$(SANITIZE))$(if $(filter 1,$(COVERAGE)),-coverage)$(if $(filter 1,$(DEBUG)),-debug)
 CC ?= cc
 AWK ?= awk
-ARCH := $(shell $(CC) -dumpmachine | cut -d- -f1)
+ARCH := $(shell uname -m)
+.DEFAULT_GOAL := all
 
 # --- the library, layer by layer: each uses only those above it ----------------------------------
 
@@ -60,8 +61,11 @@ LIBRARY := $(BUILD)/libsockleak.so
 PRELOAD_OBJECTS := $(patsubst %,$(BUILD)/%.o,$(PRELOAD_SOURCES))
 EXAMPLES := $(patsubst examples/%.c,$(BUILD)/examples/%,$(wildcard examples/*.c))
 
+-include tools/tools.mk
+-include tests/unit.mk tests/preload.mk
+
 .PHONY: all
-all: $(LIBRARY) examples ## build the library and the examples (default)
+all: $(LIBRARY) $(TOOLS) examples ## build everything but the tests (default)
 
 $(LIBRARY): $(PRELOAD_OBJECTS) $(BUILD)/libsockleak.map
 	$(call say,LINK,$@)
@@ -96,3 +100,98 @@ $(BUILD)/examples/%: examples/%.c
 	$(QUIET)$(CC) $(CPPFLAGS) $(CFLAGS) -O1 -pthread $(LDFLAGS) -o $@ $<
 
 -include $(PRELOAD_OBJECTS:.o=.d) $(EXAMPLES:=.d)
+
+# --- what it needs -------------------------------------------------------------------------------
+
+BUILD_PACKAGES := build-essential pkg-config libunwind-dev libcmocka-dev libdw-dev libelf-dev \
+	libmnl-dev libjansson-dev libprotobuf-c-dev protobuf-c-compiler zlib1g-dev
+# Programs that the tests run, as command:package: what is there already is good enough.
+TEST_COMMANDS := curl:curl /usr/bin/python3:python3 nginx:nginx-light redis-server:redis-server \
+	redis-cli:redis-tools node:nodejs javac:default-jdk-headless wrk:wrk strace:strace \
+	valgrind:valgrind gdb:gdb ip:iproute2 unshare:util-linux g++:g++
+
+.PHONY: deps
+deps: ## install what the build and the tests need (Debian, Ubuntu)
+	@missing=$$(dpkg-query -W -f '$${Package} $${db:Status-Status}\n' $(BUILD_PACKAGES) 2>/dev/null \
+		| awk '$$2 == "installed" { have[$$1] = 1 } END { n = split("$(BUILD_PACKAGES)", want, " "); \
+		for (i = 1; i <= n; i++) if (!have[want[i]]) printf "%s ", want[i] }'); \
+	for pair in $(TEST_COMMANDS); do \
+		PATH=$$PATH:/usr/sbin:/sbin command -v $${pair%%:*} >/dev/null || missing="$$missing $${pair##*:}"; \
+	done; \
+	[ -z "$$missing" ] && exit 0; \
+	if ! command -v apt-get >/dev/null; then \
+		echo "make deps: this is no Debian or Ubuntu: install by your package manager what these are there:"; \
+		echo "  $$missing"; exit 1; \
+	fi; \
+	[ "$$(id -u)" = 0 ] && sudo= || sudo=sudo; \
+	echo "installing $$missing"; \
+	$$sudo apt-get update -qq && \
+	$$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $$missing >/dev/null
+
+# --- what it does --------------------------------------------------------------------------------
+
+.PHONY: demo
+demo: deps ## a leaking server, real clients, and the report
+	@$(MAKE) --no-print-directory $(LIBRARY) examples
+	@BUILD=$(BUILD) examples/demo.sh
+
+E2E_TESTS := $(wildcard tests/e2e/test_*.py) $(wildcard tests/tools/test_*.py)
+# In this order: what fails in a unit explains what fails further out.
+TESTS := $(foreach t,$(UNIT_TESTS) $(PRELOAD_TESTS) $(TOOL_TESTS),$(t:$(BUILD)/tests/%=%)=$(t)) \
+	$(foreach t,$(E2E_TESTS),$(t:tests/%.py=%)=/usr/bin/python3\ $(t))
+
+.PHONY: check
+check: deps ## install what is missing, build, and run all tests
+	@$(MAKE) --no-print-directory check-built
+
+.PHONY: check-built
+check-built: all $(UNIT_TESTS) $(PRELOAD_TESTS) $(TOOL_TESTS)
+	$(QUIET)BUILD=$(BUILD) tests/run --timeout 300 $(TESTS)
+
+.PHONY: bench
+bench: all $(BUILD)/tests/bench/workload ## measure the budgets (a few minutes; QUICK=1 for less)
+	$(QUIET)BUILD=$(BUILD) QUICK=$(QUICK) /usr/bin/python3 tests/bench/bench.py
+
+$(BUILD)/tests/bench/%: tests/bench/%.c
+	@mkdir -p $(@D)
+	$(call say,CC,$<)
+	$(QUIET)$(CC) $(CPPFLAGS) $(CFLAGS) -o $@ $<
+
+C_FILES = $(shell git ls-files '*.c' '*.h')
+
+.PHONY: lint
+lint: ## clang-format, clang-tidy and cppcheck over all sources
+	$(QUIET)clang-format --dry-run -Werror $(C_FILES)
+	$(QUIET)cppcheck --quiet --error-exitcode=1 --inline-suppr --std=c11 \
+		--enable=warning,performance,portability -D_GNU_SOURCE -D__x86_64__ -Ipreload \
+		--suppress=missingIncludeSystem preload tools tests examples
+	$(QUIET)clang-tidy --quiet $(filter %.c,$(PRELOAD_SOURCES)) -- $(CPPFLAGS) -std=gnu11 -Ipreload
+
+.PHONY: format
+format: ## put all C sources in the house format
+	$(QUIET)clang-format -i $(C_FILES)
+
+.PHONY: coverage
+coverage: ## run the tests instrumented and print the lines that they reach
+	$(QUIET)$(MAKE) --no-print-directory COVERAGE=1 check-built
+	$(QUIET)cd build-coverage && gcov -r -s .. $$(find preload -name '*.gcda') 2>/dev/null \
+		| awk '/^File .preload/ { f = $$2 } /^Lines executed/ && f { print substr($$2, 10), "of", $$4, f; f = "" }' | sort -n
+
+.PHONY: install
+install: $(LIBRARY) $(TOOLS) ## install below PREFIX (/usr/local), DESTDIR before it
+	install -d $(DESTDIR)$(LIBDIR)
+	install -m 755 $(LIBRARY) $(DESTDIR)$(LIBDIR)/libsockleak.so
+	$(INSTALL_TOOLS)
+
+.PHONY: uninstall
+uninstall: ## remove what install put there
+	rm -f $(DESTDIR)$(LIBDIR)/libsockleak.so
+	$(UNINSTALL_TOOLS)
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf build build-*
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

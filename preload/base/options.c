@@ -188,12 +188,11 @@ static const char *parse_entry(const char *text, struct text_buffer *problems) {
         value++;
         char quote = *value == '\'' || *value == '"' ? *value : '\0';
         const char *close = quote ? strchr(value + 1, quote) : NULL;
-        if (close) {
+        if (close && (close[1] == ':' || close[1] == '\0')) {
             value++;
             value_len = (size_t)(close - value);
             next = close + 1;
-            next += strcspn(next, ":");
-        } else {
+        } else { // no quotes, or with text behind them: part of the value
             value_len = strcspn(value, ":");
             next = value + value_len;
         }

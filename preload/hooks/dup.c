@@ -1,5 +1,6 @@
 // One socket, several descriptors: dup, dup2, dup3, fcntl(F_DUPFD).
 #include "base/output.h"
+#include "base/owner.h"
 #include "hooks/real.h"
 #include "track/tracker.h"
 #include <fcntl.h>
@@ -29,8 +30,9 @@ static int done(struct replacement r, int fd, int to, int result) {
         return result;
     tracker_replace_done(r.replaced, to, result >= 0);
     tracker_dup_done(r.copied, result);
-    if (result == STDERR_FILENO)
-        output_remember_stderr(); // put there on purpose: reports may follow
+    // Put there on purpose: reports may follow. A vfork child's stderr is not its parent's.
+    if (result == STDERR_FILENO && !owner_is_other_process())
+        output_remember_stderr();
     return result;
 }
 

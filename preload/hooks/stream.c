@@ -136,8 +136,8 @@ EXPORT ssize_t splice(int from, off64_t *from_offset, int to, off64_t *to_offset
 }
 
 EXPORT int shutdown(int fd, int how) {
+    uint32_t kept = tracker_shutdown_begin(fd, how, CALLER);
     int result = real_shutdown(fd, how);
-    if (result == 0)
-        tracker_shut_down(fd, how, CALLER);
+    tracker_shutdown_done(kept, how, result == 0, CALLER);
     return result;
 }

@@ -117,9 +117,9 @@ static long do_connect(const struct call *call, const void *caller) {
 }
 
 static long do_shutdown(const struct call *call, const void *caller) {
+    uint32_t kept = tracker_shutdown_begin((int)call->a, (int)call->b, caller);
     long result = pass_on(call);
-    if (result == 0)
-        tracker_shut_down((int)call->a, (int)call->b, caller);
+    tracker_shutdown_done(kept, (int)call->b, result == 0, caller);
     return result;
 }
 

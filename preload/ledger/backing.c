@@ -57,10 +57,11 @@ static bool file_size_is_limited(size_t bytes) {
 }
 
 int backing_reserve_file(struct backing *out, size_t bytes, const char *dir) {
-    *out = (struct backing){.bytes = bytes, .is_file = true};
+    *out = (struct backing){0};
     if (file_size_is_limited(bytes))
         return -EFBIG;
-    int fd = open_new_file(dir, out->path, sizeof out->path);
+    struct backing file = {.bytes = bytes, .is_file = true};
+    int fd = open_new_file(dir, file.path, sizeof file.path);
     if (fd < 0)
         return fd;
     int error = (int)sys_call(SYS_ftruncate, fd, (long)bytes, 0, 0, 0, 0);
@@ -71,12 +72,13 @@ int backing_reserve_file(struct backing *out, size_t bytes, const char *dir) {
     }
     sys_close(fd);
     if (error < 0) {
-        sys_call(SYS_unlinkat, AT_FDCWD, (long)out->path, 0, 0, 0, 0);
+        sys_call(SYS_unlinkat, AT_FDCWD, (long)file.path, 0, 0, 0, 0);
         return error;
     }
     // A core dump or a fork's copy of the whole reserve helps nobody.
     sys_madvise(base, bytes, MADV_DONTDUMP);
-    out->base = base;
+    file.base = base;
+    *out = file;
     return 0;
 }
 

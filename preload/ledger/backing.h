@@ -23,7 +23,8 @@ int backing_reserve_private(struct backing *out, size_t bytes);
 
 // The same in a new file `DIR/PID-STARTTIME.ledger` (-2, -3 ... behind it where that exists: an
 // exec'd image has the pid and start time of the one before). Created O_EXCL and O_NOFOLLOW, 0600.
-// Returns 0 or -errno; -EFBIG where RLIMIT_FSIZE is lower, since writing would raise SIGXFSZ.
+// Returns 0, or -errno and `out` is empty; -EFBIG where RLIMIT_FSIZE is lower, since writing would
+// raise SIGXFSZ.
 int backing_reserve_file(struct backing *out, size_t bytes, const char *dir);
 
 // Makes [from, to) usable, zeroed where it was not before. Repeating it is harmless. 0 or -errno.

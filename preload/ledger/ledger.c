@@ -214,6 +214,11 @@ static int continue_in_private_memory(void) {
     return error;
 }
 
+static uint64_t open_sockets(const struct ledger_counters *counters) {
+    return counters->inherited + counters->born + counters->found - counters->closed -
+           counters->closed_unseen;
+}
+
 int ledger_continue_in_child(void) {
     if (backing.is_file && continue_in_file() < 0) {
         int error = continue_in_private_memory();
@@ -225,9 +230,9 @@ int ledger_continue_in_child(void) {
         }
     }
     struct ledger_header *header = ledger.header;
-    uint64_t open = header->counters.born - header->counters.closed;
+    uint64_t inherited = open_sockets(&header->counters);
     memset(&header->counters, 0, sizeof header->counters);
-    header->counters.inherited_at_start = open;
+    header->counters.inherited = inherited;
     header->process++;
     header->ended = ENDED_RUNNING;
     header->end_status = 0;
@@ -336,13 +341,25 @@ bool ledger_hold(uint32_t number) {
     return true;
 }
 
-bool ledger_release(uint32_t number) {
+static bool release(uint32_t number, uint64_t *counter) {
     struct ledger_record *record = &ledger.records[number];
+    uint32_t birth_stack = record->birth_stack;
     if (__atomic_fetch_sub(&record->holders, 1, __ATOMIC_ACQ_REL) != 1)
         return false;
+    ledger_count(counter);
+    if (birth_stack)
+        ledger_count(&ledger.stacks[birth_stack].closed);
     record->inode = 0;
     push_free(number);
     return true;
+}
+
+bool ledger_release(uint32_t number) {
+    return release(number, &ledger.header->counters.closed);
+}
+
+bool ledger_release_vanished(uint32_t number) {
+    return release(number, &ledger.header->counters.closed_unseen);
 }
 
 // --- file descriptors ---------------------------------------------------------------------------

@@ -70,8 +70,12 @@ static inline struct ledger_record *ledger_record(uint32_t number) {
 // Keeps a record from being freed while it is looked at. Returns false where it is free already.
 bool ledger_hold(uint32_t number);
 
-// Gives up one hold, or one fd's reference. The last one frees the record; true says so.
+// Gives up one hold, or one fd's reference. The last one frees the record, and counts it as closed;
+// true says so. A hold may be the last: then the socket was closed while it was looked at.
 bool ledger_release(uint32_t number);
+
+// The same for a reference whose fd is something else by now: counted as closed out of our sight.
+bool ledger_release_vanished(uint32_t number);
 
 // --- file descriptors ---------------------------------------------------------------------------
 

@@ -77,10 +77,11 @@ enum ledger_provenance {
 };
 
 enum ledger_record_flags {
-    RECORD_SHUT_RD = 1 << 0,   // own shutdown(SHUT_RD) or SHUT_RDWR
-    RECORD_SHUT_WR = 1 << 1,   // own shutdown(SHUT_WR) or SHUT_RDWR
-    RECORD_CONNECTED = 1 << 2, // accept made it, or connect returned 0
-    RECORD_CONNECTING = 1 << 3 // connect returned EINPROGRESS or was interrupted
+    RECORD_SHUT_RD = 1 << 0,     // own shutdown(SHUT_RD) or SHUT_RDWR
+    RECORD_SHUT_WR = 1 << 1,     // own shutdown(SHUT_WR) or SHUT_RDWR
+    RECORD_CONNECTED = 1 << 2,   // accept made it, or connect returned 0
+    RECORD_CONNECTING = 1 << 3,  // connect returned EINPROGRESS or was interrupted
+    RECORD_SHUTTING_RD = 1 << 4, // own shutdown(SHUT_RD) was begun
 };
 
 enum ledger_address_family {
@@ -210,18 +211,21 @@ enum ledger_ended {
     ENDED_SIGNAL,
 };
 
-// Counters only grow. What we could not do stands here, and in every report.
+// Counters only grow. Of the sockets with a record,
+//     inherited + born + found = closed + closed_unseen + open now.
+// What we could not do stands here too, and in every report.
 struct ledger_counters {
     uint64_t born;
+    uint64_t inherited; // open when a fork made this process
+    uint64_t found;     // first seen by a report
     uint64_t closed;
-    uint64_t closed_unseen;      // the fd referred to something else when we next looked
-    uint64_t untracked_records;  // no room for a record
-    uint64_t untracked_fds;      // fd beyond the table
-    uint64_t stacks_lost;        // no room for a stack
-    uint64_t stacks_call_site;   // captured as one frame
-    uint64_t reports_skipped;    // asked for while another was written
-    uint64_t snapshots_lost;     // no memory to look at all sockets
-    uint64_t inherited_at_start; // sockets that were there when a fork made this process
+    uint64_t closed_unseen;     // the fd referred to something else when we next looked
+    uint64_t untracked_records; // no room for a record
+    uint64_t untracked_fds;     // fd beyond the table
+    uint64_t stacks_lost;       // no room for a stack
+    uint64_t stacks_call_site;  // captured as one frame
+    uint64_t reports_skipped;   // asked for while another was written
+    uint64_t snapshots_lost;    // no memory to look at all sockets
 };
 
 struct ledger_header {

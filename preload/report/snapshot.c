@@ -130,10 +130,8 @@ static bool index_open(struct inode_index *index, struct scratch *scratch, uint3
 // Takes a record off the table whose fd has become another file, behind our back.
 static void drop_stale(int fd) {
     uint32_t was;
-    if (ledger_fd_swap(fd, 0, &was) == 0 && was) {
-        ledger_count(&ledger.header->counters.closed_unseen);
-        ledger_release(was);
-    }
+    if (ledger_fd_swap(fd, 0, &was) == 0 && was)
+        ledger_release_vanished(was);
 }
 
 static uint32_t make_found_record(const struct snapshot_fd *entry) {
@@ -144,6 +142,7 @@ static uint32_t make_found_record(const struct snapshot_fd *entry) {
     record->inode = entry->inode;
     record->birth_ns = 0; // not known, and not invented
     record->provenance = PROVENANCE_FOUND;
+    ledger_count(&ledger.header->counters.found);
     if (ledger_hold(number) && !ledger_fd_restore(entry->fd, number))
         ledger_release(number);
     return number;
@@ -276,16 +275,14 @@ static uint32_t smaller(uint32_t a, uint32_t b) {
 static void look_at_age(const struct ledger_record *record, struct ledger_snapshot *snapshot,
                         const struct tcp_info *info) {
     uint64_t now = snapshot->taken_ns;
+    bool told = record->error_ns || record->eof_ns;
     uint32_t told_ms = since_ms(record->error_ns ? record->error_ns : record->eof_ns, now);
     uint32_t age_ms = info->tcpi_last_ack_recv;
-    if (snapshot->state == STATE_CLOSE && !record->error_ns && !record->eof_ns &&
-        !(record->flags & RECORD_SHUT_WR)) {
+    if (snapshot->state == STATE_CLOSE && !told && !(record->flags & RECORD_SHUT_WR)) {
         age_ms = smaller(age_ms, smaller(info->tcpi_last_data_recv, info->tcpi_last_data_sent));
         snapshot->flags |= SNAPSHOT_RESET_AGE_IS_BOUND;
-    } else if (snapshot->state == STATE_CLOSE && (record->error_ns || record->eof_ns)) {
-        age_ms = told_ms;
-    } else if (snapshot->state == STATE_CLOSE_WAIT && told_ms > age_ms) {
-        age_ms = told_ms;
+    } else if (told_ms > age_ms || snapshot->state == STATE_CLOSE) {
+        age_ms = told ? told_ms : age_ms;
     }
     snapshot->state_age_ms = age_ms;
 }

@@ -120,7 +120,10 @@ void text_address(struct text_buffer *out, const struct ledger_address *address)
 }
 
 void text_age(struct text_buffer *out, uint64_t ms) {
-    if (ms < 10 * MINUTE_MS) {
+    if (ms < SECOND_MS) {
+        text_decimal(out, ms);
+        text_string(out, " ms");
+    } else if (ms < 10 * MINUTE_MS) {
         text_decimal(out, ms / SECOND_MS);
         text_char(out, '.');
         text_decimal(out, ms % SECOND_MS / 100);

@@ -77,7 +77,7 @@ void text_note(struct text_sink *sink, const char *note);
 // An address as 127.0.0.1:80 or [::1]:80; "?" where it is not known.
 void text_address(struct text_buffer *out, const struct ledger_address *address);
 
-// Milliseconds for people: "0.4 s", "12 min".
+// Milliseconds for people: "35 ms", "1.4 s", "12 min".
 void text_age(struct text_buffer *out, uint64_t ms);
 
 #endif

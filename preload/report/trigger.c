@@ -116,7 +116,8 @@ static void print_help(void) {
 
 void trigger_install(void) {
     on_exit(at_exit, NULL);
-    at_quick_exit(at_quick);
+    if (at_quick_exit(at_quick) != 0)
+        return; // no memory, at the program's start: it will not get far
     if (options.help)
         print_help();
 }

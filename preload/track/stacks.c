@@ -9,17 +9,27 @@ enum {
     OWN_FRAMES_MAX = 8
 };
 
+// 64 bits are enough to tell stacks apart by the hash alone: comparing frames would touch their
+// memory at every birth. Four sums that do not wait for each other, since a chain of
+// multiplications over all frames would take longer than the rest of a birth; each step is one of
+// splitmix64's.
 static uint64_t hash_of(void *const *pcs, int depth) {
-    // Two multiplications a frame (the mixing steps of splitmix64): 64 bits are enough to tell
-    // stacks apart by the hash alone, and comparing frames would touch their memory at every birth.
-    uint64_t hash = (uint64_t)depth * 0x9e3779b97f4a7c15u + module_unloads();
+    enum {
+        LANES = 4
+    };
+    uint64_t lane[LANES] = {(uint64_t)depth, module_unloads(), 0x9e3779b97f4a7c15u, 0};
     for (int i = 0; i < depth; i++) {
-        hash ^= (uint64_t)(uintptr_t)pcs[i];
-        hash *= 0xbf58476d1ce4e5b9u;
-        hash ^= hash >> 29;
+        uint64_t *sum = &lane[i % LANES];
+        *sum ^= (uint64_t)(uintptr_t)pcs[i];
+        *sum *= 0xbf58476d1ce4e5b9u;
+        *sum ^= *sum >> 29;
     }
-    hash *= 0x94d049bb133111ebu;
-    return hash ^ hash >> 32;
+    uint64_t hash = 0;
+    for (int i = 0; i < LANES; i++) {
+        hash = (hash ^ lane[i]) * 0x94d049bb133111ebu;
+        hash ^= hash >> 32;
+    }
+    return hash;
 }
 
 static uint32_t find(uint32_t first, uint64_t hash) {

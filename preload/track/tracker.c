@@ -54,27 +54,14 @@ void tracker_continue_in_child(void) {
 
 // --- records ------------------------------------------------------------------------------------
 
-static void forget(uint32_t number) {
-    uint32_t birth_stack = ledger_record(number)->birth_stack;
-    if (!ledger_release(number))
-        return;
-    ledger_count(&ledger.header->counters.closed);
-    if (birth_stack)
-        ledger_count(&ledger.stacks[birth_stack].closed);
-}
-
-// Enters a record for `fd`, passing on its reference. What stood there was closed behind our back.
+// Enters a record for `fd`, passing on its reference. What stood there was closed behind our back; a
+// socket whose fd is beyond the table (counted) is out of our sight from here on, too.
 static void enter(int fd, uint32_t number) {
     uint32_t was;
-    if (ledger_fd_swap(fd, number, &was) < 0) {
-        if (number)
-            ledger_release(number);
-        return;
-    }
-    if (was && was != number)
-        ledger_count(&ledger.header->counters.closed_unseen);
+    if (ledger_fd_swap(fd, number, &was) < 0)
+        was = number;
     if (was)
-        forget(was);
+        ledger_release_vanished(was);
 }
 
 static uint32_t new_record(uint64_t inode, const struct tracker_birth *birth) {
@@ -197,16 +184,27 @@ void tracker_connected(int fd, const struct sockaddr *peer, socklen_t peer_bytes
 
 // --- end of stream ------------------------------------------------------------------------------
 
-// Has the peer's FIN come, or the connection ended? A read also returns 0 after an own
-// shutdown(SHUT_RD), in this thread or another; and the socket that it read from may be closed by
-// now, and the number be another's, whose stream has not ended. -1: not a TCP socket.
-static int tcp_stream_ended(int fd) {
+// Has the peer's FIN come, or the connection ended? True also where nobody can say: no TCP socket.
+static bool tcp_stream_ended(int fd) {
     uint8_t state;
     unsigned bytes = sizeof state; // the first member of struct tcp_info
     if (sys_getsockopt(fd, IPPROTO_TCP, TCP_INFO, &state, &bytes) < 0)
-        return -1;
+        return true;
     return state == STATE_CLOSE_WAIT || state == STATE_LAST_ACK || state == STATE_CLOSING ||
            state == STATE_TIME_WAIT || state == STATE_CLOSE;
+}
+
+// While this thread was in its read, another may have shut the socket down (which ends the read),
+// closed it, and opened or dup'ed another one to the number: what ended is not what the record is
+// about. A socket that this thread opened itself, and that has no other fd, was there before its
+// read. For any other the kernel is asked whether that stream has ended.
+static bool is_about(const struct ledger_record *record, int fd) {
+    enum {
+        THE_FD_AND_US = 2
+    };
+    bool own = record->birth_tid == thread_id() &&
+               __atomic_load_n(&record->holders, __ATOMIC_RELAXED) == THE_FD_AND_US;
+    return own || tcp_stream_ended(fd);
 }
 
 static bool is_stream(const struct ledger_record *record) {
@@ -225,8 +223,8 @@ void tracker_read_nothing(int fd, enum ledger_call call, const void *caller) {
     if (number == 0)
         return;
     struct ledger_record *record = ledger_record(number);
-    if (is_stream(record) && !(record->flags & RECORD_SHUT_RD) && record->eof_ns == 0 &&
-        tcp_stream_ended(fd) != 0) {
+    if (is_stream(record) && !(record->flags & (RECORD_SHUT_RD | RECORD_SHUTTING_RD)) &&
+        record->eof_ns == 0 && is_about(record, fd)) {
         record->eof_stack = stack_capture(caller);
         record->eof_call = (uint8_t)call;
         record->eof_tid = thread_id();
@@ -256,22 +254,35 @@ void tracker_read_failed(int fd, enum ledger_call call, int error, const void *c
     ledger_release(number);
 }
 
-void tracker_shut_down(int fd, int how, const void *caller) {
+uint32_t tracker_shutdown_begin(int fd, int how, const void *caller) {
     if (!begin())
-        return;
+        return 0;
     uint32_t number = hold_or_adopt(fd, caller);
-    if (number == 0)
+    // A read in another thread returns 0 as soon as the kernel has shut down: told now, it is not
+    // taken for the peer's FIN.
+    if (number && how != SHUT_WR)
+        __atomic_fetch_or(&ledger_record(number)->flags, RECORD_SHUTTING_RD, __ATOMIC_ACQ_REL);
+    return number;
+}
+
+void tracker_shutdown_done(uint32_t kept, int how, bool succeeded, const void *caller) {
+    if (kept == 0)
         return;
-    struct ledger_record *record = ledger_record(number);
+    struct ledger_record *record = ledger_record(kept);
     uint16_t flags =
         (uint16_t)((how != SHUT_WR ? RECORD_SHUT_RD : 0) | (how != SHUT_RD ? RECORD_SHUT_WR : 0));
-    if ((record->flags & RECORD_SHUT_WR) == 0 || record->shutdown_ns == 0) {
-        record->shutdown_stack = stack_capture(caller);
-        record->shutdown_ns = clock_now_ns();
+    if (succeeded) {
+        // The first one, or the one that sent our FIN.
+        if (record->shutdown_ns == 0 || (flags & RECORD_SHUT_WR & ~record->flags)) {
+            record->shutdown_stack = stack_capture(caller);
+            record->shutdown_ns = clock_now_ns();
+        }
+        record->process = ledger.header->process;
+        __atomic_fetch_or(&record->flags, flags, __ATOMIC_RELEASE);
+    } else if (how != SHUT_WR) {
+        __atomic_fetch_and(&record->flags, (uint16_t)~RECORD_SHUTTING_RD, __ATOMIC_RELEASE);
     }
-    record->process = ledger.header->process;
-    __atomic_fetch_or(&record->flags, flags, __ATOMIC_RELEASE);
-    ledger_release(number);
+    ledger_release(kept);
 }
 
 // --- deaths -------------------------------------------------------------------------------------
@@ -281,7 +292,7 @@ void tracker_closing(int fd) {
         return;
     uint32_t was;
     if (ledger_fd_swap(fd, 0, &was) == 0 && was)
-        forget(was);
+        ledger_release(was);
 }
 
 void tracker_closing_range(unsigned first, unsigned last) {
@@ -316,5 +327,5 @@ uint32_t tracker_replace_begin(int fd) {
 
 void tracker_replace_done(uint32_t kept, int fd, bool replaced) {
     if (kept && (replaced || !ledger_fd_restore(fd, kept)))
-        forget(kept);
+        ledger_release(kept);
 }

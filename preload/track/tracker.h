@@ -48,14 +48,16 @@ void tracker_connected(int fd, const struct sockaddr *peer, socklen_t peer_bytes
                        const void *caller);
 
 // A read of length > 0 returned 0. Decides whether that is an end of stream: one getsockopt for a
-// TCP socket, one fstat for an fd not seen before.
+// socket that another thread opened, one fstat for an fd not seen before.
 void tracker_read_nothing(int fd, enum ledger_call call, const void *caller);
 
 // A read failed with `error`.
 void tracker_read_failed(int fd, enum ledger_call call, int error, const void *caller);
 
-// shutdown(2) succeeded. `how` is SHUT_RD, SHUT_WR or SHUT_RDWR.
-void tracker_shut_down(int fd, int how, const void *caller);
+// Before and after shutdown(2). `how` is SHUT_RD, SHUT_WR or SHUT_RDWR; the answer of the first
+// goes into the second.
+uint32_t tracker_shutdown_begin(int fd, int how, const void *caller);
+void tracker_shutdown_done(uint32_t kept, int how, bool succeeded, const void *caller);
 
 // Before a close.
 void tracker_closing(int fd);

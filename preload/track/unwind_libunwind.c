@@ -185,7 +185,7 @@ static bool store_slot(void **slot, void *value) {
 }
 
 static bool redirect(const struct image *image, const ElfW(Rela) * entry, size_t count) {
-    for (size_t i = 0; i < count; i++) {
+    for (size_t i = 0; entry && i < count; i++) {
         unsigned long type = ELF64_R_TYPE(entry[i].r_info);
         if (type != SLOT_LAZY && type != SLOT_EAGER)
             continue;
