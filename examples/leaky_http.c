@@ -10,17 +10,30 @@
  */
 #include "peer.h"
 
-#include <stdbool.h>
 #include <stdio.h>
 
-enum {
-    OWN_REQUESTS = 8
-};
+#define OWN_REQUESTS 8
 
-static void *own_clients(void *arg) {
-    const uint16_t port = *(const uint16_t *)arg;
-    for (int i = 0; i < OWN_REQUESTS; i++)
-        peer_ask(port, i % 3 == 1 ? "GET /missing HTTP/1.0\r\n\r\n" : "GET / HTTP/1.0\r\n\r\n");
+static const char ok[] = "HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n";
+static const char not_found[] = "HTTP/1.0 404 Not Found\r\nContent-Length: 0\r\n\r\n";
+
+/* Lines up to the empty one that ends a header; keeps the first. */
+static void read_header(int fd, char *first, size_t size_bytes) {
+    char line[256];
+    peer_recv_line(fd, first, size_bytes);
+    while (peer_recv_line(fd, line, sizeof line) > 2)
+        ;
+}
+
+static void *own_clients(void *port) {
+    for (int i = 0; i < OWN_REQUESTS; i++) {
+        const char *get = i % 3 == 1 ? "GET /missing HTTP/1.0\r\n\r\n" : "GET / HTTP/1.0\r\n\r\n";
+        char status[128];
+        int fd = peer_connect(*(const uint16_t *)port);
+        peer_send(fd, get, strlen(get));
+        read_header(fd, status, sizeof status);
+        close(fd);
+    }
     return NULL;
 }
 
@@ -31,33 +44,19 @@ CALL_SITE static int accept_client(int listener) {
     return client;
 }
 
-/* The header's lines up to the empty one. Returns whether the path is known. */
-static bool read_request(int client) {
-    char first[128], line[256];
-    peer_recv_line(client, first, sizeof first);
-    while (peer_recv_line(client, line, sizeof line) > 2)
-        ;
-    return strncmp(first, "GET / ", strlen("GET / ")) == 0;
-}
-
-static void answer(int client, const char *status) {
-    char text[128];
-    int len = snprintf(text, sizeof text, "HTTP/1.0 %s\r\nContent-Length: 0\r\n\r\n", status);
-    peer_send(client, text, (size_t)len);
-}
-
 CALL_SITE static int wait_for_end(int client) {
     char rest[64];
-    ssize_t got = recv(client, rest, sizeof rest, 0);
-    return got == 0;
+    return recv(client, rest, sizeof rest, 0) == 0;
 }
 
 CALL_SITE static int handle_client(int client) {
-    if (!read_request(client)) {
-        answer(client, "404 Not Found");
+    char request[128];
+    read_header(client, request, sizeof request);
+    if (strncmp(request, "GET / ", strlen("GET / ")) != 0) {
+        peer_send(client, not_found, strlen(not_found));
         return wait_for_end(client); /* BUG: past the close below */
     }
-    answer(client, "200 OK");
+    peer_send(client, ok, strlen(ok));
     int ended = wait_for_end(client);
     close(client);
     return ended;
@@ -69,10 +68,9 @@ int main(int argc, char **argv) {
     int listener = peer_listen(&port), ended = 0;
     pthread_t peer = {0};
     if (argc > 1)
-        printf("port %u\n", port), fflush(stdout);
+        dprintf(STDOUT_FILENO, "port %u\n", port);
     else
         peer = peer_start(own_clients, &port);
-
     for (int i = 0; i < opaque(requests); i++)
         ended += handle_client(accept_client(listener));
     if (argc == 1)

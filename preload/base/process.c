@@ -40,7 +40,7 @@ uint64_t process_start_time_ticks(void) {
 }
 
 void process_exe(char *out, size_t size_bytes) {
-    long len = sys_readlinkat(AT_FDCWD, "/proc/self/exe", out, size_bytes - 1);
+    long len = sys_readlinkat(AT_FDCWD, "/proc/thread-self/exe", out, size_bytes - 1);
     out[len > 0 ? len : 0] = '\0';
 }
 

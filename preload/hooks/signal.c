@@ -24,6 +24,11 @@ EXPORT sighandler_t signal(int number, sighandler_t handler) {
     return changed(number, real_signal(number, handler));
 }
 
+sighandler_t bsd_signal(int number, sighandler_t handler);
+EXPORT sighandler_t bsd_signal(int number, sighandler_t handler) {
+    return changed(number, real_bsd_signal(number, handler));
+}
+
 EXPORT sighandler_t ssignal(int number, sighandler_t handler) {
     return changed(number, real_ssignal(number, handler));
 }

@@ -152,7 +152,7 @@ static bool is_outermost(const struct ledger_stack *stack, uint32_t index, const
 static const char *path_to_read(const struct ledger_module *module) {
     const char *path = ledger.strings + module->path;
     // Also where the program was deleted or replaced since it started.
-    return strcmp(path, ledger.header->exe) == 0 ? "/proc/self/exe" : path;
+    return strcmp(path, ledger.header->exe) == 0 ? "/proc/thread-self/exe" : path;
 }
 
 static bool name_frame(void *context, uint32_t id, uint32_t index, struct text_frame *out) {

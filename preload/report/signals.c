@@ -78,10 +78,14 @@ static void on_end(int signal) {
     errno = saved_errno;
 }
 
+static bool is_handler(const struct sigaction *action) {
+    return action->sa_handler != SIG_DFL && action->sa_handler != SIG_IGN;
+}
+
 static void call_programs_handler(struct held_signal *h, int signal, siginfo_t *info,
                                   void *context) {
     struct sigaction action = programs(h);
-    if (action.sa_handler == SIG_DFL || action.sa_handler == SIG_IGN)
+    if (!is_handler(&action))
         return;
     if (action.sa_flags & (int)SA_RESETHAND) {
         struct sigaction fallback = action;
@@ -102,8 +106,27 @@ static void on_report(int signal, siginfo_t *info, void *context) {
         call_programs_handler(h, signal, info, context);
 }
 
+// In the place of a handler of the program's that the kernel would reset to the default at its call
+// (SA_RESETHAND). Such a handler often tidies up and raises the signal again, as node's does: then
+// the default is our on_end.
+static void on_once(int signal, siginfo_t *info, void *context) {
+    struct held_signal *h = held_of(signal);
+    struct sigaction once = programs(h);
+    if (once.sa_handler == SIG_DFL) // two came at once, and another thread took the first
+        on_end(signal);
+    if (!is_handler(&once))
+        return;
+    struct sigaction ending;
+    memset(&ending, 0, sizeof ending);
+    ending.sa_handler = on_end;
+    ending.sa_flags = SA_RESTART | SA_ONSTACK;
+    real_action(signal, &ending, NULL);
+    call_programs_handler(h, signal, info, context);
+}
+
 static bool is_ours(const struct sigaction *action) {
-    return action->sa_handler == on_end || action->sa_sigaction == on_report;
+    return action->sa_handler == on_end || action->sa_sigaction == on_report ||
+           action->sa_sigaction == on_once;
 }
 
 // --- installing ---------------------------------------------------------------------------------
@@ -111,15 +134,17 @@ static bool is_ours(const struct sigaction *action) {
 // What the kernel should hold so that the program gets what it wants, and we our report.
 static struct sigaction over(const struct held_signal *h, const struct sigaction *wanted) {
     struct sigaction action = *wanted;
-    bool has_handler = wanted->sa_handler != SIG_DFL && wanted->sa_handler != SIG_IGN;
     if (h->always) {
         action.sa_sigaction = on_report;
-        action.sa_flags = has_handler ? (wanted->sa_flags & ~(int)SA_RESETHAND) | SA_SIGINFO
-                                      : SA_RESTART | SA_ONSTACK | SA_SIGINFO;
+        action.sa_flags = is_handler(wanted) ? (wanted->sa_flags & ~(int)SA_RESETHAND) | SA_SIGINFO
+                                             : SA_RESTART | SA_ONSTACK | SA_SIGINFO;
     } else if (wanted->sa_handler == SIG_DFL) {
         action.sa_handler = on_end;
         action.sa_flags = SA_RESTART | SA_ONSTACK;
         sigemptyset(&action.sa_mask);
+    } else if (is_handler(wanted) && (wanted->sa_flags & (int)SA_RESETHAND)) {
+        action.sa_sigaction = on_once;
+        action.sa_flags = (wanted->sa_flags & ~(int)SA_RESETHAND) | SA_SIGINFO;
     }
     return action;
 }
@@ -153,17 +178,34 @@ bool signals_are_held(int signal) {
     return held_of(signal) != NULL;
 }
 
+// An action as sigaction(2) gives it back. The kernel never blocks SIGKILL and SIGSTOP, and on x86
+// libc adds SA_RESTORER (0x04000000), which a program that looks at the flags sees.
+static struct sigaction as_given_back(struct sigaction action) {
+    sigdelset(&action.sa_mask, SIGKILL);
+    sigdelset(&action.sa_mask, SIGSTOP);
+#ifdef __x86_64__
+    action.sa_flags |= 0x04000000;
+#endif
+    return action;
+}
+
 int signals_action(int signal, const struct sigaction *wanted, struct sigaction *before) {
     struct held_signal *h = held_of(signal);
     struct sigaction now, believed = programs(h), action;
     if (wanted) {
-        struct sigaction copy = *wanted; // `before` may be the same object
+        struct sigaction copy = as_given_back(*wanted); // `before` may be the same object
         remember(h, &copy);
         action = over(h, &copy);
     }
     int result = real_action(signal, wanted ? &action : NULL, &now);
+    if (result == 0 && is_ours(&now)) {
+        // siginterrupt(3) changes this flag in the kernel, behind sigaction's back.
+        if (believed.sa_handler != SIG_DFL && believed.sa_handler != SIG_IGN)
+            believed.sa_flags = (believed.sa_flags & ~SA_RESTART) | (now.sa_flags & SA_RESTART);
+        now = believed;
+    }
     if (result == 0 && before)
-        *before = is_ours(&now) ? believed : now;
+        *before = now;
     return result;
 }
 
@@ -171,7 +213,7 @@ void (*signals_changed(int signal, void (*previous)(int)))(int) {
     struct held_signal *h = held_of(signal);
     struct sigaction now, believed = programs(h);
     int saved_errno = errno;
-    if (previous == on_end || (void *)previous == (void *)on_report)
+    if (is_ours(&(struct sigaction){.sa_handler = previous}))
         previous = believed.sa_handler;
     if (real_action(signal, NULL, &now) == 0 && !is_ours(&now)) {
         remember(h, &now);

@@ -284,7 +284,9 @@ static void look_at_age(const struct ledger_record *record, struct ledger_snapsh
     } else if (told_ms > age_ms || snapshot->state == STATE_CLOSE) {
         age_ms = told ? told_ms : age_ms;
     }
-    snapshot->state_age_ms = age_ms;
+    // The kernel counts in ticks of some milliseconds; no state is older than the socket.
+    snapshot->state_age_ms =
+        record->birth_ns ? smaller(age_ms, since_ms(record->birth_ns, now)) : age_ms;
 }
 
 static void look_at_tcp(struct ledger_record *record, struct ledger_snapshot *snapshot, int fd) {
@@ -404,7 +406,9 @@ int snapshot_take(struct snapshot *out, struct scratch *scratch, enum ledger_end
     if (!buffer)
         return -ENOMEM;
     struct noting noting = {out, scratch};
-    if (each_fd_in("/proc/self/fd", buffer, note_each, &noting) < 0) {
+    // Not /proc/self: that is the main thread, which may have ended before the others, and then has
+    // no descriptors (an empty directory, no error).
+    if (each_fd_in("/proc/thread-self/fd", buffer, note_each, &noting) < 0) {
         out->proc_missing = true;
         try_all_fds(&noting);
     }

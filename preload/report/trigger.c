@@ -6,6 +6,7 @@
 #include "base/sys.h"
 #include "ledger/ledger.h"
 #include "report/report.h"
+#include "track/tracker.h"
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -31,10 +32,19 @@ static void release(void) {
     __atomic_store_n(&busy, false, __ATOMIC_RELEASE);
 }
 
+// A child of _Fork or of a raw clone ran no atfork handler, and may have called no hook before this.
+static void continue_in_quiet_child(void) {
+    if (!owner_was_forked())
+        return;
+    tracker_continue_in_child();
+    trigger_continue_in_child();
+}
+
 int trigger_end(enum ledger_ended ended, int status, const char *when) {
     if (owner_is_other_process())
         return status;
     int saved_errno = errno;
+    continue_in_quiet_child();
     // Somebody else's last report is under way when `ending` was set: acquire waits for it.
     bool first = !__atomic_exchange_n(&ending, true, __ATOMIC_ACQ_REL);
     bool mine = acquire(WAIT_MS);
@@ -55,6 +65,7 @@ int trigger_end(enum ledger_ended ended, int status, const char *when) {
 
 void trigger_live(const char *when) {
     int saved_errno = errno;
+    continue_in_quiet_child();
     if (!acquire(0)) {
         if (ledger_exists())
             ledger_count(&ledger.header->counters.reports_skipped);
