@@ -17,7 +17,7 @@ ARCH := $(shell uname -m)
 BASE := guard owner clock format process options output
 LEDGER := backing ledger
 TRACK := unwind_libunwind modules stacks tracker
-REPORT := scratch snapshot names verdict text symbols report trigger signals
+REPORT := scratch facts snapshot names verdict text symbols report trigger signals
 HOOKS := real create stream pass dup close process signal syscall
 
 PRELOAD_SOURCES := $(BASE:%=preload/base/%.c) $(LEDGER:%=preload/ledger/%.c) \

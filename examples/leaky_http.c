@@ -9,7 +9,6 @@
  * expect: 3 eof-ignored birth=accept4:accept_client eof=recv:wait_for_end
  */
 #include "peer.h"
-
 #include <stdio.h>
 
 #define OWN_REQUESTS 8

@@ -16,6 +16,8 @@ int scratch_open(struct scratch *out) {
 }
 
 void *scratch_take(struct scratch *scratch, size_t bytes) {
+    if (bytes > scratch->size_bytes) // also what rounding up would make 0
+        return NULL;
     bytes = (bytes + 15) & ~(size_t)15;
     if (bytes > scratch->size_bytes - scratch->used_bytes)
         return NULL;

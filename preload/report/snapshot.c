@@ -3,20 +3,12 @@
 #include "base/format.h"
 #include "base/process.h"
 #include "base/sys.h"
+#include "report/facts.h"
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/sockios.h>
-#include <linux/tcp.h>
-#include <netinet/in.h>
-#include <poll.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
-
-#ifndef POLLRDHUP
-#define POLLRDHUP 0x2000
-#endif
 
 enum {
     DIRENTS_BYTES = 32768,
@@ -218,133 +210,15 @@ static void drop_vanished(void) {
     }
 }
 
-// --- what the kernel says of each ---------------------------------------------------------------
-
-static int socket_option(int fd, int name) {
-    int value = 0;
-    unsigned bytes = sizeof value;
-    return sys_getsockopt(fd, SOL_SOCKET, name, &value, &bytes) < 0 ? 0 : value;
-}
-
-static void look_at_kind(struct ledger_record *record, int fd) {
-    if (record->family && record->type && record->protocol)
-        return;
-    record->family = (uint16_t)socket_option(fd, SO_DOMAIN);
-    record->type = (uint16_t)socket_option(fd, SO_TYPE);
-    record->protocol = (uint16_t)socket_option(fd, SO_PROTOCOL);
-}
-
-static void look_at_address(struct ledger_address *out, int fd, long call) {
-    struct sockaddr_in6 address = {0};
-    unsigned bytes = sizeof address;
-    if (sys_call(call, fd, (long)&address, (long)&bytes, 0, 0, 0) < 0)
-        return; // what is known from connect or accept stands
-    if (address.sin6_family == AF_INET) {
-        const struct sockaddr_in *in = (const struct sockaddr_in *)(const void *)&address;
-        *out = (struct ledger_address){.family = ADDRESS_INET, .port = ntohs(in->sin_port)};
-        memcpy(out->ip, &in->sin_addr, sizeof in->sin_addr);
-    } else if (address.sin6_family == AF_INET6) {
-        *out = (struct ledger_address){.family = ADDRESS_INET6,
-                                       .port = ntohs(address.sin6_port),
-                                       .scope_id = address.sin6_scope_id};
-        memcpy(out->ip, &address.sin6_addr, sizeof address.sin6_addr);
-    }
-}
-
-static void look_at_queues(struct ledger_snapshot *snapshot, int fd) {
-    int in = 0, out = 0;
-    if (sys_call(SYS_ioctl, fd, SIOCINQ, (long)&in, 0, 0, 0) < 0 ||
-        sys_call(SYS_ioctl, fd, SIOCOUTQ, (long)&out, 0, 0, 0) < 0)
-        return;
-    snapshot->recv_queue_bytes = (uint32_t)in;
-    snapshot->send_queue_bytes = (uint32_t)out;
-    snapshot->flags |= SNAPSHOT_HAS_QUEUES;
-}
-
-static uint32_t since_ms(uint64_t then_ns, uint64_t now_ns) {
-    return then_ns && then_ns < now_ns ? (uint32_t)((now_ns - then_ns) / 1000000) : 0;
-}
-
-static uint32_t smaller(uint32_t a, uint32_t b) {
-    return a < b ? a : b;
-}
-
-// tcpi_last_ack_recv is the time since the last segment with an ACK, and each FIN has one: in
-// CLOSE_WAIT that is the FIN, unless this side has sent data since, whose ACKs are later. Then the
-// FIN is at least as old as the end of stream that the program read.
-static void look_at_age(const struct ledger_record *record, struct ledger_snapshot *snapshot,
-                        const struct tcp_info *info) {
-    uint64_t now = snapshot->taken_ns;
-    bool told = record->error_ns || record->eof_ns;
-    uint32_t told_ms = since_ms(record->error_ns ? record->error_ns : record->eof_ns, now);
-    uint32_t age_ms = info->tcpi_last_ack_recv;
-    if (snapshot->state == STATE_CLOSE && !told && !(record->flags & RECORD_SHUT_WR)) {
-        age_ms = smaller(age_ms, smaller(info->tcpi_last_data_recv, info->tcpi_last_data_sent));
-        snapshot->flags |= SNAPSHOT_RESET_AGE_IS_BOUND;
-    } else if (told_ms > age_ms || snapshot->state == STATE_CLOSE) {
-        age_ms = told ? told_ms : age_ms;
-    }
-    // The kernel counts in ticks of some milliseconds; no state is older than the socket.
-    snapshot->state_age_ms =
-        record->birth_ns ? smaller(age_ms, since_ms(record->birth_ns, now)) : age_ms;
-}
-
-static void look_at_tcp(struct ledger_record *record, struct ledger_snapshot *snapshot, int fd) {
-    struct tcp_info info;
-    memset(&info, 0, sizeof info);
-    unsigned bytes = sizeof info;
-    if (sys_getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &bytes) < 0)
-        return;
-    snapshot->state = info.tcpi_state;
-    snapshot->last_data_sent_ms = info.tcpi_last_data_sent;
-    snapshot->last_data_recv_ms = info.tcpi_last_data_recv;
-    snapshot->flags |= SNAPSHOT_HAS_TCP_INFO;
-    // The SYN that our side sent was acknowledged, or data came: it was ESTABLISHED once.
-    if (info.tcpi_bytes_acked || info.tcpi_bytes_received)
-        snapshot->flags |= SNAPSHOT_WAS_CONNECTED;
-    look_at_age(record, snapshot, &info);
-}
-
-// AF_UNIX has no states to ask for. Its nearest likeness: POLLRDHUP says that the peer is gone or
-// has shut down, which is CLOSE_WAIT.
-static void look_at_unix(struct ledger_record *record, struct ledger_snapshot *snapshot, int fd) {
-    struct pollfd poll = {.fd = fd, .events = POLLRDHUP};
-    struct timespec at_once = {0};
-    if (sys_call(SYS_ppoll, (long)&poll, 1, (long)&at_once, 0, 0, 0) < 0)
-        return;
-    int listening = socket_option(fd, SO_ACCEPTCONN);
-    snapshot->state = listening                  ? STATE_LISTEN
-                      : poll.revents & POLLRDHUP ? STATE_CLOSE_WAIT
-                      : poll.revents & POLLHUP   ? STATE_CLOSE
-                                                 : STATE_ESTABLISHED;
-    // When it went is not known, unless the program was told.
-    snapshot->state_age_ms = since_ms(record->eof_ns, snapshot->taken_ns);
-}
-
+// What only the end of this process tells of a socket that the kernel has told its part of.
 static void look_at(struct ledger_record *record, enum ledger_ended ended, uint32_t ending_tid) {
-    int fd = record->first_fd;
-    struct ledger_snapshot snapshot = {.taken_ns = clock_now_ns(), .flags = SNAPSHOT_TAKEN};
-    look_at_kind(record, fd);
-    if (record->type == SOCK_STREAM && record->family == AF_UNIX)
-        look_at_unix(record, &snapshot, fd);
-    if (record->family == AF_INET || record->family == AF_INET6) {
-        if (record->type == SOCK_STREAM)
-            look_at_tcp(record, &snapshot, fd);
-        look_at_address(&record->local, fd, SYS_getsockname);
-        look_at_address(&record->peer, fd, SYS_getpeername);
-    }
-    if (record->type == SOCK_STREAM && snapshot.state != STATE_LISTEN)
-        look_at_queues(&snapshot, fd);
+    facts_look_at(record);
     // A signal may have struck between the read and the close that was to follow: the thread that
     // it interrupted has not gone on.
-    if (record->eof_tid && ended != ENDED_RUNNING && ended != ENDED_SIGNAL &&
-        record->eof_tid == ending_tid)
-        snapshot.flags |= SNAPSHOT_READER_WENT_ON;
-    if (record->eof_tid && !process_has_thread(record->eof_tid))
-        snapshot.flags |= SNAPSHOT_READER_WENT_ON;
-    if (record->provenance == PROVENANCE_FOUND && record->first_fd + record->fd_count <= 3)
-        snapshot.flags |= SNAPSHOT_STANDARD_STREAM;
-    record->snapshot = snapshot;
+    bool by_itself = ended != ENDED_RUNNING && ended != ENDED_SIGNAL;
+    if (record->eof_tid &&
+        ((by_itself && record->eof_tid == ending_tid) || !process_has_thread(record->eof_tid)))
+        record->snapshot.flags |= SNAPSHOT_READER_WENT_ON;
 }
 
 // --- whose affair it is -------------------------------------------------------------------------
@@ -398,6 +272,18 @@ static void ask_parent(struct snapshot *snapshot, struct scratch *scratch) {
     each_fd_in(parent.directory, buffer, compare_parents_fd, &parent);
 }
 
+// A socket that is nothing but stdin, stdout or stderr was given to us by whoever started us.
+static void look_for_standard_streams(struct snapshot *snapshot) {
+    for (uint32_t i = 0; i < snapshot->socket_count; i++) {
+        struct ledger_record *record = ledger_record(snapshot->sockets[i]);
+        bool standard = record->provenance == PROVENANCE_FOUND && record->first_fd <= 2;
+        for (uint32_t k = 0; standard && k < snapshot->fd_count; k++)
+            standard = snapshot->fds[k].fd <= 2 || snapshot->fds[k].record != snapshot->sockets[i];
+        if (standard)
+            record->snapshot.flags |= SNAPSHOT_STANDARD_STREAM;
+    }
+}
+
 // --- all together -------------------------------------------------------------------------------
 
 int snapshot_take(struct snapshot *out, struct scratch *scratch, enum ledger_ended ended) {
@@ -419,6 +305,7 @@ int snapshot_take(struct snapshot *out, struct scratch *scratch, enum ledger_end
     uint32_t tid = (uint32_t)sys_gettid();
     for (uint32_t i = 0; i < out->socket_count; i++)
         look_at(ledger_record(out->sockets[i]), ended, tid);
+    look_for_standard_streams(out);
     ask_parent(out, scratch);
     __atomic_store_n(&ledger.header->snapshot_ns, clock_now_ns(), __ATOMIC_RELEASE);
     return 0;

@@ -80,22 +80,29 @@ static void load(struct symbol_table *table, struct scratch *scratch, int fd,
     table->symbols = table->names ? read_section(fd, scratch, symbols) : NULL;
 }
 
+static bool may_be_code(const struct symbol_table *table, const ElfW(Sym) * symbol) {
+    unsigned type = ELF64_ST_TYPE(symbol->st_info);
+    return symbol->st_shndx != SHN_UNDEF && symbol->st_name < table->names_bytes &&
+           (type == STT_FUNC || type == STT_GNU_IFUNC || (type == STT_NOTYPE && symbol->st_size));
+}
+
+// Of several that cover an address (aliases, nested ones) the nearest. A symbol of no size, as
+// assembly has, covers what is behind it, but only up to the next one: _init would else name every
+// static function of a stripped library.
 static const char *find(const struct symbol_table *table, uint64_t address, uint64_t *offset) {
     const ElfW(Sym) *symbols = table->symbols;
-    const ElfW(Sym) *best = NULL;
+    const ElfW(Sym) *sized = NULL, *nearest = NULL;
     for (uint64_t i = 0; symbols && i < table->count; i++) {
         const ElfW(Sym) *s = &symbols[i];
-        unsigned type = ELF64_ST_TYPE(s->st_info);
-        if ((type != STT_FUNC && type != STT_GNU_IFUNC && type != STT_NOTYPE) ||
-            s->st_shndx == SHN_UNDEF || s->st_value > address || s->st_name >= table->names_bytes ||
-            (s->st_size ? address - s->st_value >= s->st_size : type == STT_NOTYPE))
+        if (s->st_value > address || !may_be_code(table, s))
             continue;
-        // Of several that cover it (aliases, and symbols of no size, which cover all behind them)
-        // the nearest; a sized one wins over one without.
-        if (!best || s->st_value > best->st_value ||
-            (s->st_value == best->st_value && s->st_size > best->st_size))
-            best = s;
+        if (address - s->st_value < s->st_size && (!sized || s->st_value > sized->st_value))
+            sized = s;
+        if (!nearest || s->st_value > nearest->st_value ||
+            (s->st_value == nearest->st_value && s->st_size > nearest->st_size))
+            nearest = s;
     }
+    const ElfW(Sym) *best = nearest && nearest->st_size == 0 ? nearest : sized;
     if (!best || !table->names[best->st_name])
         return NULL;
     *offset = address - best->st_value;

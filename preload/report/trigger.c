@@ -32,7 +32,8 @@ static void release(void) {
     __atomic_store_n(&busy, false, __ATOMIC_RELEASE);
 }
 
-// A child of _Fork or of a raw clone ran no atfork handler, and may have called no hook before this.
+// A child of _Fork or of a raw clone ran no atfork handler, and may have called no hook before
+// this.
 static void continue_in_quiet_child(void) {
     if (!owner_was_forked())
         return;

@@ -6,8 +6,8 @@
 #include "track/stacks.h"
 #include "track/unwinder.h"
 #include <errno.h>
-#include <linux/tcp.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <string.h>
 
 void (*tracker_on_first_birth)(void);
@@ -54,8 +54,8 @@ void tracker_continue_in_child(void) {
 
 // --- records ------------------------------------------------------------------------------------
 
-// Enters a record for `fd`, passing on its reference. What stood there was closed behind our back; a
-// socket whose fd is beyond the table (counted) is out of our sight from here on, too.
+// Enters a record for `fd`, passing on its reference. What stood there was closed behind our back;
+// a socket whose fd is beyond the table (counted) is out of our sight from here on, too.
 static void enter(int fd, uint32_t number) {
     uint32_t was;
     if (ledger_fd_swap(fd, number, &was) < 0)
@@ -175,6 +175,7 @@ void tracker_connected(int fd, const struct sockaddr *peer, socklen_t peer_bytes
         record->eof_stack = record->error_stack = LEDGER_NO_STACK;
         record->eof_call = record->error_call = CALL_UNKNOWN;
         record->error = 0;
+        record->process = ledger.header->process;
         record->flags = error == 0 ? RECORD_CONNECTED : RECORD_CONNECTING;
         memset(&record->peer, 0, sizeof record->peer);
         copy_address(&record->peer, peer, peer_bytes);
@@ -184,14 +185,13 @@ void tracker_connected(int fd, const struct sockaddr *peer, socklen_t peer_bytes
 
 // --- end of stream ------------------------------------------------------------------------------
 
-// Has the peer's FIN come, or the connection ended? True also where nobody can say: no TCP socket.
-static bool tcp_stream_ended(int fd) {
-    uint8_t state;
-    unsigned bytes = sizeof state; // the first member of struct tcp_info
-    if (sys_getsockopt(fd, IPPROTO_TCP, TCP_INFO, &state, &bytes) < 0)
-        return true;
-    return state == STATE_CLOSE_WAIT || state == STATE_LAST_ACK || state == STATE_CLOSING ||
-           state == STATE_TIME_WAIT || state == STATE_CLOSE;
+// Has the peer's FIN come, or the connection ended? poll says so for TCP, MPTCP and AF_UNIX alike;
+// TCP_INFO of an MPTCP socket is a subflow's, which may live on.
+static bool stream_ended(int fd) {
+    struct pollfd poll = {.fd = fd, .events = POLLRDHUP};
+    struct timespec at_once = {0};
+    return sys_call(SYS_ppoll, (long)&poll, 1, (long)&at_once, 0, 0, 0) == 1 &&
+           (poll.revents & (POLLRDHUP | POLLHUP));
 }
 
 // While this thread was in its read, another may have shut the socket down (which ends the read),
@@ -204,11 +204,16 @@ static bool is_about(const struct ledger_record *record, int fd) {
     };
     bool own = record->birth_tid == thread_id() &&
                __atomic_load_n(&record->holders, __ATOMIC_RELAXED) == THE_FD_AND_US;
-    return own || tcp_stream_ended(fd);
+    return own || stream_ended(fd);
 }
 
-static bool is_stream(const struct ledger_record *record) {
-    return record->type == 0 || record->type == SOCK_STREAM;
+// The kernel is asked where it was not told at birth: received, adopted.
+static bool is_stream(const struct ledger_record *record, int fd) {
+    int type = record->type;
+    unsigned bytes = sizeof type;
+    return type == SOCK_STREAM ||
+           (type == 0 && sys_getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &bytes) == 0 &&
+            type == SOCK_STREAM);
 }
 
 void tracker_read_nothing(int fd, enum ledger_call call, const void *caller) {
@@ -223,7 +228,7 @@ void tracker_read_nothing(int fd, enum ledger_call call, const void *caller) {
     if (number == 0)
         return;
     struct ledger_record *record = ledger_record(number);
-    if (is_stream(record) && !(record->flags & (RECORD_SHUT_RD | RECORD_SHUTTING_RD)) &&
+    if (is_stream(record, fd) && !(record->flags & (RECORD_SHUT_RD | RECORD_SHUTTING_RD)) &&
         record->eof_ns == 0 && is_about(record, fd)) {
         record->eof_stack = stack_capture(caller);
         record->eof_call = (uint8_t)call;
@@ -244,7 +249,7 @@ void tracker_read_failed(int fd, enum ledger_call call, int error, const void *c
     if (number == 0)
         return;
     struct ledger_record *record = ledger_record(number);
-    if (is_stream(record) && record->error == 0) {
+    if (is_stream(record, fd) && record->error == 0) {
         record->error_stack = stack_capture(caller);
         record->error_call = (uint8_t)call;
         record->error_ns = clock_now_ns();

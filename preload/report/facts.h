@@ -1,0 +1,12 @@
+// What the kernel says of one open socket.
+#ifndef SOCKLEAK_REPORT_FACTS_H
+#define SOCKLEAK_REPORT_FACTS_H
+
+#include "ledger/ledger_format.h"
+
+// Fills in the record's snapshot, its addresses, and its family, type and protocol where they were
+// not known, for the socket at record->first_fd. Some ten system calls, none of which touches the
+// socket's data, options or pending error. Signal-safe.
+void facts_look_at(struct ledger_record *record);
+
+#endif
