@@ -30,8 +30,9 @@ static int done(struct replacement r, int fd, int to, int result) {
         return result;
     tracker_replace_done(r.replaced, to, result >= 0);
     tracker_dup_done(r.copied, result);
-    // Put there on purpose: reports may follow. A vfork child's stderr is not its parent's.
-    if (result == STDERR_FILENO && !owner_is_other_process())
+    // Put there on purpose: reports may follow, but not to a socket that the program opened: that
+    // is a connection. A vfork child's stderr is not its parent's.
+    if (result == STDERR_FILENO && r.copied == 0 && !owner_is_other_process())
         output_remember_stderr();
     return result;
 }

@@ -310,10 +310,12 @@ static void close_report(struct report *report) {
     scratch_close(&scratch);
 }
 
-static bool wants_text(uint64_t leaks, bool asked) {
+static bool wants_text(const struct report *report, uint64_t leaks, bool asked) {
     if (ledger_is_file() && !options.log_path[0])
         return options.verbosity > 0;
-    return leaks > 0 || asked || options.verbosity > 0;
+    // What could not be judged may be a leak: silence would be a lie.
+    return leaks > 0 || asked || options.verbosity > 0 || report->snapshot.unrecorded ||
+           report->snapshot.incomplete;
 }
 
 uint64_t report_make(enum ledger_ended ended, const char *when, bool asked) {
@@ -330,7 +332,7 @@ uint64_t report_make(enum ledger_ended ended, const char *when, bool asked) {
     sort(report->snapshot.sockets, report->snapshot.socket_count);
     count_findings(report);
     uint64_t leaks = report->totals.close_wait + report->totals.dead;
-    if (wants_text(leaks, asked)) {
+    if (wants_text(report, leaks, asked)) {
         open_output(report, options.log_path);
         write_text(report, when);
         close_output(report);

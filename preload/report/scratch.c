@@ -4,7 +4,7 @@
 
 int scratch_open(struct scratch *out) {
     // Where addresses are short (RLIMIT_AS) a smaller one still serves most programs.
-    for (size_t bytes = (size_t)512 << 20; bytes >= (size_t)1 << 20; bytes >>= 3) {
+    for (size_t bytes = (size_t)512 << 20; bytes >= (size_t)1 << 14; bytes >>= 3) {
         void *base = sys_mmap(NULL, bytes, PROT_READ | PROT_WRITE,
                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if (!sys_failed(base)) {

@@ -310,6 +310,11 @@ void text_socket(struct text_sink *sink, const struct ledger_record *record, con
     } else {
         text_string(&out, "unix");
     }
+    if (!(snapshot->flags & SNAPSHOT_TAKEN)) { // its process died before a look at it
+        text_string(&out, "   last known");
+        end_line(sink, &out);
+        return;
+    }
     if (record->birth_ns) {
         text_string(&out, "   open ");
         text_age(&out, ms_between(record->birth_ns, snapshot->taken_ns));

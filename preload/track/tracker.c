@@ -6,6 +6,7 @@
 #include "track/stacks.h"
 #include "track/unwinder.h"
 #include <errno.h>
+#include <linux/tcp.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <string.h>
@@ -185,26 +186,21 @@ void tracker_connected(int fd, const struct sockaddr *peer, socklen_t peer_bytes
 
 // --- end of stream ------------------------------------------------------------------------------
 
-// Has the peer's FIN come, or the connection ended? poll says so for TCP, MPTCP and AF_UNIX alike;
-// TCP_INFO of an MPTCP socket is a subflow's, which may live on.
-static bool stream_ended(int fd) {
+// Has the stream of this fd ended? A read also returns 0 where a shutdown(SHUT_RD) that we did not
+// see ended it (another process's), and where another thread closed the socket while this one was
+// in its read, and opened another that has the number now. So the kernel is asked, once a socket:
+// TCP by its state, and by poll what has none: AF_UNIX, and MPTCP, whose TCP_INFO is a subflow's.
+static bool stream_ended(const struct ledger_record *record, int fd) {
+    uint8_t state;
+    unsigned bytes = sizeof state; // the first member of struct tcp_info
+    if (record->protocol != IPPROTO_MPTCP &&
+        sys_getsockopt(fd, IPPROTO_TCP, TCP_INFO, &state, &bytes) == 0)
+        return state == STATE_CLOSE_WAIT || state == STATE_LAST_ACK || state == STATE_CLOSING ||
+               state == STATE_TIME_WAIT || state == STATE_CLOSE;
     struct pollfd poll = {.fd = fd, .events = POLLRDHUP};
     struct timespec at_once = {0};
     return sys_call(SYS_ppoll, (long)&poll, 1, (long)&at_once, 0, 0, 0) == 1 &&
            (poll.revents & (POLLRDHUP | POLLHUP));
-}
-
-// While this thread was in its read, another may have shut the socket down (which ends the read),
-// closed it, and opened or dup'ed another one to the number: what ended is not what the record is
-// about. A socket that this thread opened itself, and that has no other fd, was there before its
-// read. For any other the kernel is asked whether that stream has ended.
-static bool is_about(const struct ledger_record *record, int fd) {
-    enum {
-        THE_FD_AND_US = 2
-    };
-    bool own = record->birth_tid == thread_id() &&
-               __atomic_load_n(&record->holders, __ATOMIC_RELAXED) == THE_FD_AND_US;
-    return own || stream_ended(fd);
 }
 
 // The kernel is asked where it was not told at birth: received, adopted.
@@ -229,7 +225,7 @@ void tracker_read_nothing(int fd, enum ledger_call call, const void *caller) {
         return;
     struct ledger_record *record = ledger_record(number);
     if (is_stream(record, fd) && !(record->flags & (RECORD_SHUT_RD | RECORD_SHUTTING_RD)) &&
-        record->eof_ns == 0 && is_about(record, fd)) {
+        record->eof_ns == 0 && stream_ended(record, fd)) {
         record->eof_stack = stack_capture(caller);
         record->eof_call = (uint8_t)call;
         record->eof_tid = thread_id();

@@ -47,8 +47,8 @@ void tracker_received(int fd, enum ledger_call call, const void *caller);
 void tracker_connected(int fd, const struct sockaddr *peer, socklen_t peer_bytes, int error,
                        const void *caller);
 
-// A read of length > 0 returned 0. Decides whether that is an end of stream: one ppoll for a
-// socket that another thread opened or whose type is not known, one fstat for an fd not seen
+// A read of length > 0 returned 0. Decides whether that is an end of stream: one getsockopt for a
+// TCP socket, one ppoll for another or whose type is not known, one fstat for an fd not seen
 // before.
 void tracker_read_nothing(int fd, enum ledger_call call, const void *caller);
 
