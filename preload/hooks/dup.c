@@ -2,6 +2,7 @@
 #include "base/output.h"
 #include "base/owner.h"
 #include "hooks/real.h"
+#include "hooks/replacing.h"
 #include "track/tracker.h"
 #include <fcntl.h>
 #include <stdarg.h>
@@ -14,43 +15,38 @@ EXPORT int dup(int fd) {
     return copy;
 }
 
-// dup2 and dup3 close what they replace. Onto itself dup2 does nothing, and dup3 fails.
-struct replacement {
-    uint32_t copied, replaced;
-};
-
-static struct replacement begin(int fd, int to) {
+struct replacement replacing_begin(int fd, int to) {
     if (fd == to)
         return (struct replacement){0};
     return (struct replacement){tracker_dup_begin(fd), tracker_replace_begin(to)};
 }
 
-static int done(struct replacement r, int fd, int to, int result) {
+int replacing_done(struct replacement replacement, int fd, int to, int result) {
     if (fd == to)
         return result;
-    tracker_replace_done(r.replaced, to, result >= 0);
-    tracker_dup_done(r.copied, result);
+    tracker_replace_done(replacement.replaced, to, result >= 0);
+    tracker_dup_done(replacement.copied, result);
     // Put there on purpose: reports may follow, but not to a socket that the program opened: that
     // is a connection. A vfork child's stderr is not its parent's.
-    if (result == STDERR_FILENO && r.copied == 0 && !owner_is_other_process())
+    if (result == STDERR_FILENO && replacement.copied == 0 && !owner_is_other_process())
         output_remember_stderr();
     return result;
 }
 
 EXPORT int dup2(int fd, int to) {
-    struct replacement r = begin(fd, to);
-    return done(r, fd, to, real_dup2(fd, to));
+    struct replacement r = replacing_begin(fd, to);
+    return replacing_done(r, fd, to, real_dup2(fd, to));
 }
 
 int __dup2(int fd, int to);
 EXPORT int __dup2(int fd, int to) {
-    struct replacement r = begin(fd, to);
-    return done(r, fd, to, real___dup2(fd, to));
+    struct replacement r = replacing_begin(fd, to);
+    return replacing_done(r, fd, to, real___dup2(fd, to));
 }
 
 EXPORT int dup3(int fd, int to, int flags) {
-    struct replacement r = begin(fd, to);
-    return done(r, fd, to, real_dup3(fd, to, flags));
+    struct replacement r = replacing_begin(fd, to);
+    return replacing_done(r, fd, to, real_dup3(fd, to, flags));
 }
 
 // The third argument is an int, a pointer or not there; it goes on as it came, in its register.

@@ -7,6 +7,7 @@
 #include "hooks/closing.h"
 #include "hooks/messages.h"
 #include "hooks/real.h"
+#include "hooks/replacing.h"
 #include "report/trigger.h"
 #include "track/tracker.h"
 #include <errno.h>
@@ -138,14 +139,8 @@ static long do_dup(const struct call *call) {
 }
 
 static long do_dup_over(const struct call *call) {
-    if (call->a == call->b)
-        return pass_on(call);
-    uint32_t copied = tracker_dup_begin((int)call->a);
-    uint32_t replaced = tracker_replace_begin((int)call->b);
-    long fd = pass_on(call);
-    tracker_replace_done(replaced, (int)call->b, fd >= 0);
-    tracker_dup_done(copied, (int)fd);
-    return fd;
+    struct replacement r = replacing_begin((int)call->a, (int)call->b);
+    return replacing_done(r, (int)call->a, (int)call->b, (int)pass_on(call));
 }
 
 static long do_fcntl(const struct call *call) {

@@ -106,8 +106,7 @@ enum ledger_snapshot_flags {
     SNAPSHOT_HELD_BY_PARENT = 1 << 4,  // the process that forked us still has it open, too
     SNAPSHOT_STANDARD_STREAM = 1 << 5, // not seen born, and its only fds are 0, 1 or 2
     SNAPSHOT_READER_WENT_ON = 1 << 6,  // who read end of stream ends the process, or is gone
-    SNAPSHOT_RESET_AGE_IS_BOUND = 1
-                                  << 7 // state_age_ms may be too high: nothing tells when RST came
+    SNAPSHOT_AGE_IS_BOUND = 1 << 7,    // state_age_ms may be too high: nothing tells when it began
 };
 
 // The kernel's states of a TCP socket (include/net/tcp_states.h), as TCP_INFO gives them.

@@ -31,21 +31,31 @@ static void look_at_kind(struct ledger_record *record, int fd) {
     record->protocol = (uint16_t)socket_option(fd, SO_PROTOCOL);
 }
 
-static void look_at_address(struct ledger_address *out, int fd, long call) {
-    struct sockaddr_in6 address = {0};
-    unsigned bytes = sizeof address;
-    if (sys_call(call, fd, (long)&address, (long)&bytes, 0, 0, 0) < 0)
-        return; // what is known from connect or accept stands
-    if (address.sin6_family == AF_INET) {
-        const struct sockaddr_in *in = (const struct sockaddr_in *)(const void *)&address;
+static void store_address(struct ledger_address *out, const struct sockaddr_in6 *address) {
+    if (address->sin6_family == AF_INET) {
+        const struct sockaddr_in *in = (const struct sockaddr_in *)(const void *)address;
         *out = (struct ledger_address){.family = ADDRESS_INET, .port = ntohs(in->sin_port)};
         memcpy(out->ip, &in->sin_addr, sizeof in->sin_addr);
-    } else if (address.sin6_family == AF_INET6) {
+    } else if (address->sin6_family == AF_INET6) {
         *out = (struct ledger_address){.family = ADDRESS_INET6,
-                                       .port = ntohs(address.sin6_port),
-                                       .scope_id = address.sin6_scope_id};
-        memcpy(out->ip, &address.sin6_addr, sizeof address.sin6_addr);
+                                       .port = ntohs(address->sin6_port),
+                                       .scope_id = address->sin6_scope_id};
+        memcpy(out->ip, &address->sin6_addr, sizeof address->sin6_addr);
     }
+}
+
+// Where the kernel does not say, what is known from connect or accept stands. SO_PEERNAME, and not
+// getpeername: it also answers for a connection that was reset (inet_getname in
+// net/ipv4/af_inet.c).
+static void look_at_addresses(struct ledger_record *record, int fd) {
+    struct sockaddr_in6 address = {0};
+    unsigned bytes = sizeof address;
+    if (sys_call(SYS_getsockname, fd, (long)&address, (long)&bytes, 0, 0, 0) == 0)
+        store_address(&record->local, &address);
+    address = (struct sockaddr_in6){0};
+    bytes = record->family == AF_INET ? sizeof(struct sockaddr_in) : sizeof address;
+    if (sys_getsockopt(fd, SOL_SOCKET, SO_PEERNAME, &address, &bytes) == 0)
+        store_address(&record->peer, &address);
 }
 
 static void look_at_queues(const struct ledger_record *record, struct ledger_snapshot *snapshot,
@@ -81,7 +91,7 @@ static void look_at_age(const struct ledger_record *record, struct ledger_snapsh
     uint32_t age_ms = info->tcpi_last_ack_recv;
     if (snapshot->state == STATE_CLOSE && !told && !(record->flags & RECORD_SHUT_WR)) {
         age_ms = smaller(age_ms, smaller(info->tcpi_last_data_recv, info->tcpi_last_data_sent));
-        snapshot->flags |= SNAPSHOT_RESET_AGE_IS_BOUND;
+        snapshot->flags |= SNAPSHOT_AGE_IS_BOUND;
     } else if (told_ms > age_ms || snapshot->state == STATE_CLOSE) {
         age_ms = told ? told_ms : age_ms;
     }
@@ -139,8 +149,11 @@ static void look_at_unix(const struct ledger_record *record, struct ledger_snaps
         snapshot->state = STATE_CLOSE_WAIT;
     else
         snapshot->state = seen & POLLHUP ? STATE_CLOSE : STATE_ESTABLISHED;
-    // When it went is not known, unless the program was told.
-    snapshot->state_age_ms = since_ms(record->eof_ns, snapshot->taken_ns);
+    // When it went is not known, unless the program was told: at the earliest, when it was opened.
+    snapshot->state_age_ms =
+        since_ms(record->eof_ns ? record->eof_ns : record->birth_ns, snapshot->taken_ns);
+    if (record->eof_ns == 0)
+        snapshot->flags |= SNAPSHOT_AGE_IS_BOUND;
 }
 
 void facts_look_at(struct ledger_record *record) {
@@ -153,8 +166,7 @@ void facts_look_at(struct ledger_record *record) {
     if (record->family == AF_INET || record->family == AF_INET6) {
         if (stream)
             look_at_tcp(record, &snapshot, fd);
-        look_at_address(&record->local, fd, SYS_getsockname);
-        look_at_address(&record->peer, fd, SYS_getpeername);
+        look_at_addresses(record, fd);
     }
     if (stream && snapshot.state != STATE_LISTEN)
         look_at_queues(record, &snapshot, fd);

@@ -325,8 +325,8 @@ void text_socket(struct text_sink *sink, const struct ledger_record *record, con
         text_age(&out, snapshot->state_age_ms);
         text_string(&out, " ago");
     } else if (group == GROUP_DEAD) {
-        text_string(&out, snapshot->flags & SNAPSHOT_RESET_AGE_IS_BOUND ? "   dead for at most "
-                                                                        : "   dead for ");
+        text_string(&out, snapshot->flags & SNAPSHOT_AGE_IS_BOUND ? "   dead for at most "
+                                                                  : "   dead for ");
         text_age(&out, snapshot->state_age_ms);
     } else {
         text_string(&out, "   ");

@@ -107,7 +107,7 @@ static bool is_due(const struct ledger_record *record, enum verdict verdict,
         return true;
     // Nothing tells when a reset came that the program was not told of: the age is at most that of
     // the last sign of life. The longer grace leaves little room for a wrong accusation.
-    if ((snapshot->flags & SNAPSHOT_RESET_AGE_IS_BOUND) && rules->grace_ms > grace_ms)
+    if ((snapshot->flags & SNAPSHOT_AGE_IS_BOUND) && rules->grace_ms > grace_ms)
         grace_ms = rules->grace_ms;
     return snapshot->state_age_ms >= grace_ms;
 }
