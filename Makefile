@@ -135,7 +135,7 @@ demo: deps ## a leaking server, real clients, and the report
 	@$(MAKE) --no-print-directory $(LIBRARY) examples
 	@BUILD=$(BUILD) examples/demo.sh
 
-E2E_TESTS := $(wildcard tests/e2e/test_*.py) $(wildcard tests/tools/test_*.py)
+E2E_TESTS := $(UNIT_SCRIPTS) $(wildcard tests/e2e/test_*.py) $(wildcard tests/tools/test_*.py)
 # In this order: what fails in a unit explains what fails further out.
 TESTS := $(foreach t,$(UNIT_TESTS) $(PRELOAD_TESTS) $(TOOL_TESTS),$(t:$(BUILD)/tests/%=%)=$(t)) \
 	$(foreach t,$(E2E_TESTS),$(t:tests/%.py=%)=/usr/bin/python3\ $(t))

@@ -76,8 +76,9 @@ static void block_signals(struct output *out) {
 static void restore_signals(const struct output *out) {
     uint64_t ours = pending() & own_signals() & ~out->pending_signals;
     struct timespec at_once = {0};
-    if (ours)
-        sys_call(SYS_rt_sigtimedwait, (long)&ours, 0, (long)&at_once, SIGNAL_SET_BYTES, 0, 0);
+    while (ours && sys_call(SYS_rt_sigtimedwait, (long)&ours, 0, (long)&at_once, SIGNAL_SET_BYTES,
+                            0, 0) > 0)
+        ;
     sys_call(SYS_rt_sigprocmask, SIG_SETMASK, (long)&out->blocked_signals, 0, SIGNAL_SET_BYTES, 0,
              0);
 }
@@ -158,6 +159,7 @@ void output_open(struct output *out, const char *log_path, const char *exe, char
     struct text_buffer why = text_buffer(problem, problem_bytes);
     out->fd = -1;
     out->is_file = out->failed = false;
+    out->patience = (struct timespec){.tv_sec = PATIENCE_MS / 1000};
     out->len_bytes = 0;
     block_signals(out);
     if (log_path[0]) {
@@ -182,17 +184,18 @@ void output_open(struct output *out, const char *log_path, const char *exe, char
 
 // --- writing ------------------------------------------------------------------------------------
 
-static bool wait_until_writable(int fd) {
-    struct pollfd poll = {.fd = fd, .events = POLLOUT};
-    struct timespec patience = {.tv_sec = PATIENCE_MS / 1000};
-    return sys_call(SYS_ppoll, (long)&poll, 1, (long)&patience, 0, 0, 0) == 1;
+// The kernel writes back what is left of the time (ppoll(2), "C library/kernel differences"), so
+// all waits of one report share it.
+static bool wait_until_writable(struct output *out) {
+    struct pollfd poll = {.fd = out->fd, .events = POLLOUT};
+    return sys_call(SYS_ppoll, (long)&poll, 1, (long)&out->patience, 0, 0, 0) == 1;
 }
 
 static void flush(struct output *out) {
     size_t done = 0;
     while (done < out->len_bytes && !out->failed) {
         // A pipe that poll calls writable takes PIPE_BUF (4096) bytes without blocking.
-        if (!wait_until_writable(out->fd)) {
+        if (!wait_until_writable(out)) {
             out->failed = true;
             break;
         }

@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <time.h>
 
 enum {
     OUTPUT_BUFFER_BYTES = 4096
@@ -19,6 +20,7 @@ struct output {
     bool is_file; // opened by us
     bool failed;  // something was lost
     uint64_t blocked_signals, pending_signals;
+    struct timespec patience; // that is left
     size_t len_bytes;
     char buffer[OUTPUT_BUFFER_BYTES];
 };
@@ -29,13 +31,14 @@ struct output {
 void output_remember_stderr(void);
 
 // Opens the log at `log_path` (not ""), or stderr. %p, %n and %t are replaced (%% is %). The log is
-// created O_EXCL and O_NOFOLLOW, 0600; a later report of the same process is appended to it. Where
+// created O_EXCL and O_NOFOLLOW, 0600; a later report of the same process,
+// or of a child that it forked, is appended to it. Where
 // that fails, `problem` (of problem_bytes) says why and stderr is used. Always close what was
 // opened.
 void output_open(struct output *out, const char *log_path, const char *exe, char *problem,
                  size_t problem_bytes);
 
-// Whole lines. Waits at most 2 seconds for a reader that is behind, then drops the rest.
+// Whole lines. Waits at most 2 seconds in all for a reader that is behind, then drops the rest.
 void output_write(struct output *out, const char *text, size_t len_bytes);
 
 // Writes what is left. Returns 0, or -errno where something was lost.

@@ -28,27 +28,21 @@ EXPORT int socketpair(int domain, int type, int protocol, int fds[2]) {
     return result;
 }
 
-static int accepted(int listener, int fd, enum ledger_call call, const struct sockaddr *peer,
-                    const socklen_t *peer_bytes, const void *caller) {
+// What the program's address holds is not looked at: its length is valid only if the call succeeds,
+// and tells only then how long the address is, not how much room there was. A report asks the
+// kernel.
+static int accepted(int listener, int fd, enum ledger_call call, const void *caller) {
     if (fd >= 0)
-        tracker_accepted(listener, fd, call, peer, peer && peer_bytes ? *peer_bytes : 0, caller);
+        tracker_accepted(listener, fd, call, caller);
     return fd;
 }
 
 EXPORT int accept(int fd, struct sockaddr *address, socklen_t *bytes) {
-    // The room that the caller gave, before the kernel overwrites it with the address's true
-    // length.
-    socklen_t room = address && bytes ? *bytes : 0;
-    int accepted_fd = real_accept(fd, address, bytes);
-    socklen_t written = bytes && *bytes < room ? *bytes : room;
-    return accepted(fd, accepted_fd, CALL_ACCEPT, address, &written, CALLER);
+    return accepted(fd, real_accept(fd, address, bytes), CALL_ACCEPT, CALLER);
 }
 
 EXPORT int accept4(int fd, struct sockaddr *address, socklen_t *bytes, int flags) {
-    socklen_t room = address && bytes ? *bytes : 0;
-    int accepted_fd = real_accept4(fd, address, bytes, flags);
-    socklen_t written = bytes && *bytes < room ? *bytes : room;
-    return accepted(fd, accepted_fd, CALL_ACCEPT4, address, &written, CALLER);
+    return accepted(fd, real_accept4(fd, address, bytes, flags), CALL_ACCEPT4, CALLER);
 }
 
 static int connected(int fd, int result, const struct sockaddr *address, socklen_t bytes,

@@ -5,7 +5,7 @@
 #include <sys/syscall.h>
 
         .text
-        .globl  vfork
+        .globl  vfork, __vfork
         .type   vfork, %function
 vfork:
         .cfi_startproc
@@ -48,4 +48,5 @@ vfork:
         ret
         .cfi_endproc
         .size   vfork, .-vfork
+        .set    __vfork, vfork
         .section .note.GNU-stack, "", %progbits

@@ -11,7 +11,7 @@
 #include <sys/syscall.h>
 
         .text
-        .globl  vfork
+        .globl  vfork, __vfork
         .type   vfork, @function
 vfork:
         .cfi_startproc
@@ -44,4 +44,5 @@ vfork:
         ret
         .cfi_endproc
         .size   vfork, .-vfork
+        .set    __vfork, vfork
         .section .note.GNU-stack, "", @progbits

@@ -14,7 +14,7 @@ enum {
 
 struct held_signal {
     int signal;
-    bool always; // the report signal: ours whatever the program sets; else only over the default
+    bool always; // the report signal: ours unless it is ignored; else only over the default
     bool installed;
     const struct sigaction *programs; // what the program believes to be in force
     unsigned next;
@@ -134,6 +134,10 @@ static bool is_ours(const struct sigaction *action) {
 // What the kernel should hold so that the program gets what it wants, and we our report.
 static struct sigaction over(const struct held_signal *h, const struct sigaction *wanted) {
     struct sigaction action = *wanted;
+    // What is ignored stays ignored, also by the programs that it executes: a handler would not
+    // survive that, and they would die of the signal.
+    if (wanted->sa_handler == SIG_IGN)
+        return action;
     if (h->always) {
         action.sa_sigaction = on_report;
         action.sa_flags = is_handler(wanted) ? (wanted->sa_flags & ~(int)SA_RESETHAND) | SA_SIGINFO

@@ -3,7 +3,7 @@
 //
 // The program must not notice. It reads from sigaction what it would read without us, its own
 // handler of the report signal runs after ours, and a signal that ends it ends it as before: our
-// handler restores the default and raises it again.
+// handler restores the default and raises it again. What it ignores stays ignored.
 #ifndef SOCKLEAK_REPORT_SIGNALS_H
 #define SOCKLEAK_REPORT_SIGNALS_H
 

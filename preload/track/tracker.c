@@ -123,8 +123,7 @@ void tracker_born(int fd, const struct tracker_birth *birth) {
         enter(fd, new_record(inode, birth));
 }
 
-void tracker_accepted(int listener, int fd, enum ledger_call call, const struct sockaddr *peer,
-                      socklen_t peer_bytes, const void *caller) {
+void tracker_accepted(int listener, int fd, enum ledger_call call, const void *caller) {
     if (!begin())
         return;
     uint64_t inode = socket_inode(fd);
@@ -139,10 +138,8 @@ void tracker_accepted(int listener, int fd, enum ledger_call call, const struct 
         ledger_release(from);
     }
     uint32_t number = new_record(inode, &birth);
-    if (number) {
+    if (number)
         ledger_record(number)->flags = RECORD_CONNECTED;
-        copy_address(&ledger_record(number)->peer, peer, peer_bytes);
-    }
     enter(fd, number);
 }
 

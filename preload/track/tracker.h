@@ -36,9 +36,8 @@ static inline bool tracker_active(void) {
 // A new socket. One fstat, for the inode.
 void tracker_born(int fd, const struct tracker_birth *birth);
 
-// A connection accepted from `listener`; `peer` as accept(2) filled it in (NULL: not asked for).
-void tracker_accepted(int listener, int fd, enum ledger_call call, const struct sockaddr *peer,
-                      socklen_t peer_bytes, const void *caller);
+// A connection accepted from `listener`. One fstat.
+void tracker_accepted(int listener, int fd, enum ledger_call call, const void *caller);
 
 // An fd that came from elsewhere (SCM_RIGHTS, pidfd_getfd) and may be anything. One fstat.
 void tracker_received(int fd, enum ledger_call call, const void *caller);

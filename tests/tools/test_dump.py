@@ -1,0 +1,239 @@
+"""sockleak dump: live processes from outside, preloaded or not, and what cannot be looked at."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+import unittest
+
+import harness
+from harness import PYTHON, SOCKLEAK, findings, sockleak, wait_until
+
+KINDS = ("eof=3", "fin=2", "data=1", "reset=1")
+GRACE_S = 1.1  # a live process: what is in its state for less than a second is no leak yet
+IS_ROOT = os.geteuid() == 0
+
+
+def dump_json(pid, *options):
+    done = sockleak("dump", "--format=json", *options, pid)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+class Preloaded(harness.TestCase):
+    def test_each_verdict_with_both_stacks(self):
+        process, port = self.leaker(*KINDS, preload=True)
+        time.sleep(GRACE_S)
+        document = dump_json(process.pid)
+        self.assertEqual(findings(document), [
+            ("data-unread", 1), ("eof-ignored", 3), ("fin-unread", 2), ("reset-unclosed", 1)])
+        (told,) = document["processes"]
+        self.assertEqual((told["pid"], told["ppid"], told["ended"]), (process.pid, os.getpid(), "running"))
+        for finding in told["findings"]:
+            self.assertEqual(finding["birth"]["call"], "accept4")
+            self.assertEqual(finding["end_of_stream"] is not None, finding["verdict"] == "eof-ignored")
+            for each in finding["sockets"]:
+                self.assertEqual(each["local"], f"127.0.0.1:{port}")
+                link = os.readlink(f"/proc/{process.pid}/fd/{each['fds'][0]}")
+                self.assertEqual(link, f"socket:[{each['inode']}]")
+                self.assertEqual(each["recv_queue"], 5 if finding["verdict"] == "data-unread" else 0)
+
+    def test_ages_are_the_kernels(self):
+        process, port = self.leaker("eof=2", "fin=2", preload=True)
+        time.sleep(GRACE_S)
+        told = [s for f in dump_json(process.pid)["processes"][0]["findings"] for s in f["sockets"]]
+        theirs = harness.close_wait_of_ss(port)
+        self.assertEqual(len(told), 4)
+        # ss looked after us: the difference of all of them is one and the same.
+        differences = [theirs[port, int(s["peer"].rsplit(":", 1)[1])] - s["fin_age_ms"] for s in told]
+        self.assertLess(max(differences) - min(differences), 50)
+
+    def test_the_process_goes_on_untouched(self):
+        process, _ = self.leaker("eof=1", preload=True)
+        wait_until(lambda: self.view(process.pid)[0]["State"] == "S (sleeping)")
+        before = self.view(process.pid)
+        for _ in range(5):
+            dump_json(process.pid)
+        self.assertEqual(self.view(process.pid), before)
+        process.stdin.write("7\n")
+        process.stdin.flush()
+        self.assertEqual(process.wait(harness.DEADLINE_S), 7)
+
+    @staticmethod
+    def view(pid):
+        """What a stop, a signal or a tracer would show in."""
+        with open(f"/proc/{pid}/status", encoding="ascii") as file:
+            lines = dict(line.split(":", 1) for line in file)
+        kept = ("State", "TracerPid", "SigPnd", "ShdPnd", "voluntary_ctxt_switches")
+        fds = {fd: os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")}
+        return {name: lines[name].strip() for name in kept}, fds
+
+    def test_sockets_closed_since_are_not_told(self):
+        process = self.start(PYTHON, "-c", """
+import socket, sys
+server = socket.create_server(("127.0.0.1", 0))
+a = socket.create_connection(server.getsockname()); b, _ = server.accept(); a.close(); b.recv(1)
+print(b.fileno(), flush=True); sys.stdin.readline(); b.close(); print("closed", flush=True); sys.stdin.readline()
+""", env=harness.clean_environment(LD_PRELOAD=harness.LIBRARY))
+        process.stdout.readline()
+        time.sleep(GRACE_S)
+        self.assertEqual(findings(dump_json(process.pid)), [("eof-ignored", 1)])
+        process.stdin.write("\n"), process.stdin.flush(), process.stdout.readline()
+        self.assertEqual(findings(dump_json(process.pid)), [])
+
+    def test_a_process_of_run_is_dumped_too(self):
+        script = self.write("leaker.py", harness.LEAKER)
+        run = self.start(SOCKLEAK, "run", "-q", PYTHON, script, "fin=2")
+        run.stdout.readline()
+        with open(f"/proc/{run.pid}/task/{run.pid}/children", encoding="ascii") as file:
+            pid = int(file.read())
+        time.sleep(GRACE_S)
+        self.assertEqual(findings(dump_json(pid)), [("fin-unread", 2)])
+        run.communicate("0\n", harness.DEADLINE_S)  # killed, it would leave its directory behind
+
+    def test_before_its_first_socket(self):
+        process = self.start("cat", env=harness.clean_environment(LD_PRELOAD=harness.LIBRARY))
+        wait_until(lambda: "libsockleak" in harness.read(f"/proc/{process.pid}/maps"))
+        time.sleep(0.1)
+        document = dump_json(process.pid)
+        self.assertEqual(document["summary"]["leaks"], 0)
+
+    def test_a_library_that_was_replaced_since_is_no_trouble(self):
+        library = self.path("libsockleak.so")
+        shutil.copy(harness.LIBRARY, library)
+        process, _ = self.leaker("fin=1", env=harness.clean_environment(LD_PRELOAD=library),
+                                 stderr=subprocess.DEVNULL)
+        os.unlink(library)
+        self.write("libsockleak.so", "another build")
+        time.sleep(GRACE_S)
+        self.assertEqual(findings(dump_json(process.pid)), [("fin-unread", 1)])
+
+    def test_status_is_0_unless_asked(self):
+        process, _ = self.leaker("fin=1", preload=True)
+        time.sleep(GRACE_S)
+        self.assertEqual(sockleak("dump", process.pid).returncode, 0)
+        self.assertEqual(sockleak("dump", "--fail-on=close-wait", process.pid).returncode, 23)
+        self.assertEqual(sockleak("dump", "--exit-code=5", process.pid).returncode, 5)
+        self.assertEqual(sockleak("dump", "--fail-on=dead", process.pid).returncode, 0)
+
+    def test_a_young_state_is_no_leak_yet(self):
+        process, _ = self.leaker("fin=1", preload=True)
+        self.assertEqual(findings(dump_json(process.pid)), [])
+
+    def test_a_busy_process_is_read_at_any_moment(self):
+        process = self.start(PYTHON, "-c", """
+import socket
+server = socket.create_server(("127.0.0.1", 0))
+print(flush=True)
+while True:
+    a = socket.create_connection(server.getsockname()); b, _ = server.accept(); a.close(); b.recv(1); b.close()
+""", env=harness.clean_environment(LD_PRELOAD=harness.LIBRARY))
+        process.stdout.readline()
+        for _ in range(30):
+            document = dump_json(process.pid)
+            self.assertEqual(document["summary"]["leaks"], 0)
+
+
+class Bare(harness.TestCase):
+    def test_the_kernels_view_and_what_preloading_would_add(self):
+        process, _ = self.leaker(*KINDS)
+        time.sleep(GRACE_S)
+        done = sockleak("dump", process.pid)
+        self.assertEqual(done.returncode, 0)
+        self.assertRegex(done.stdout, "6 sockets left in CLOSE_WAIT and 1 socket dead")
+        self.assertRegex(done.stdout, "of 6 sockets in CLOSE_WAIT, end of stream was read on 3 .* not on 3")
+        self.assertRegex(done.stdout, "not started with sockleak")
+        self.assertRegex(done.stdout, "Started by 'sockleak run -- COMMAND', it would also tell which code")
+        document = dump_json(process.pid)
+        self.assertEqual(document["summary"]["leaks"], 7)
+        self.assertEqual({f["birth"]["call"] for f in document["processes"][0]["findings"]}, {"unknown"})
+
+    def test_sockets_that_never_were_connected_are_not_called_dead(self):
+        process = self.start(PYTHON, "-c", """
+import socket, sys
+new = socket.socket()
+refused = socket.socket()
+try: refused.connect(("127.0.0.1", 1))
+except OSError: pass
+bound = socket.socket(); bound.bind(("127.0.0.1", 0))
+pair = socket.socketpair(); datagram = socket.socket(type=socket.SOCK_DGRAM)
+print(flush=True); sys.stdin.readline()
+""")
+        process.stdout.readline()
+        time.sleep(GRACE_S)
+        self.assertEqual(findings(dump_json(process.pid)), [])
+
+
+class Impossible(harness.TestCase):
+    def check(self, pid, pattern, **options):
+        done = sockleak("dump", pid, **options)
+        self.assertEqual((done.returncode, done.stdout), (1, ""))
+        self.assert_one_line(done.stderr, pattern)
+
+    def test_no_such_process(self):
+        with open("/proc/sys/kernel/pid_max", encoding="ascii") as file:
+            self.check(int(file.read()), "^sockleak: no process ")
+
+    def test_a_zombie(self):
+        process = self.start("true")
+        wait_until(lambda: ") Z " in harness.read(f"/proc/{process.pid}/stat"))
+        self.check(process.pid, f"process {process.pid} has ended: its parent, {os.getpid()}, has not waited")
+
+    @unittest.skipUnless(IS_ROOT, "needs root, to be somebody else")
+    def test_another_users_process_names_the_remedy(self):
+        def become_nobody():
+            os.setgroups([])
+            os.setuid(65534)
+
+        place = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, place)
+        os.chmod(place, 0o755)
+        shutil.copy(SOCKLEAK, place)
+        done = subprocess.run([place + "/sockleak", "dump", str(os.getpid())], preexec_fn=become_nobody,
+                              capture_output=True, text=True, check=False)
+        self.assertEqual(done.returncode, 1)
+        self.assert_one_line(done.stderr, f"belongs to root: .*sudo sockleak dump {os.getpid()}")
+
+    @unittest.skipUnless(IS_ROOT and shutil.which("unshare"), "needs root")
+    def test_another_network_namespace_is_entered_by_root(self):
+        script = self.write("leaker.py", harness.LEAKER)
+        up = "ip link set lo up" if shutil.which("ip") else "ifconfig lo up"
+        process = self.start("unshare", "-n", "sh", "-c", f"{up}; exec {PYTHON} {script} fin=2",
+                             env=harness.clean_environment(LD_PRELOAD=harness.LIBRARY))
+        process.stdout.readline()
+        time.sleep(GRACE_S)
+        self.assertEqual(findings(dump_json(process.pid)), [("fin-unread", 2)])
+
+    @unittest.skipUnless(IS_ROOT and shutil.which("unshare") and shutil.which("setpriv"), "needs root")
+    def test_another_network_namespace_without_the_right_names_the_remedy(self):
+        script = self.write("sleeper.py", "import os, time\nprint(flush=True)\ntime.sleep(60)\n")
+        place = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, place)
+        os.chmod(place, 0o755)
+        shutil.copy(SOCKLEAK, place)
+        process = self.start("unshare", "-n", "setpriv", "--reuid=65534", "--clear-groups", PYTHON, script)
+        process.stdout.readline()
+        done = subprocess.run(["setpriv", "--reuid=65534", "--clear-groups", place + "/sockleak", "dump",
+                               str(process.pid)], capture_output=True, text=True, check=False)
+        self.assertEqual(done.returncode, 1)
+        self.assert_one_line(done.stderr, "another network namespace .*as root")
+
+
+class Memory(harness.TestCase):
+    @unittest.skipUnless(harness.valgrind_can_run(), "no valgrind, or a sanitized build")
+    def test_valgrind_has_nothing_to_say(self):
+        for preload in (True, False):
+            process, _ = self.leaker(*KINDS, preload=preload)
+            for arguments in (["dump", str(process.pid)], ["dump", "999999999"]):
+                done = subprocess.run(
+                    ["valgrind", "-q", "--leak-check=full", "--error-exitcode=99", SOCKLEAK, *arguments],
+                    capture_output=True, text=True, check=False)
+                self.assertNotEqual(done.returncode, 99, done.stderr)
+
+
+if __name__ == "__main__":
+    harness.main()

@@ -1,0 +1,229 @@
+"""sockleak scan: the machine's sockets in CLOSE_WAIT and TIME_WAIT, compared with ss."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+import unittest
+
+import harness
+from harness import PYTHON, SOCKLEAK, sockleak
+
+IS_ROOT = os.geteuid() == 0
+
+
+def scan(*options, **more):
+    done = sockleak("scan", "--json", *options, **more)
+    assert done.returncode in (0, 23), done.stderr
+    return json.loads(done.stdout)
+
+
+class CloseWait(harness.TestCase):
+    def test_counts_and_ages_are_those_of_ss(self):
+        process, port = self.leaker("eof=5", "fin=7", "data=3")
+        time.sleep(0.2)
+        (told,) = scan("--port", port)["processes"]
+        theirs = harness.close_wait_of_ss(port)
+        self.assertEqual(told["pid"], process.pid)
+        self.assertEqual((told["close_wait"], told["eof_read"], told["eof_unread"]), (15, 5, 10))
+        self.assertEqual((told["data_unread"], told["unread_bytes"]), (3, 15))
+        ours = {tuple(int(s[end].rsplit(":", 1)[1]) for end in ("local", "peer")): s["fin_age_ms"]
+                for s in told["sockets"]}
+        self.assertEqual(set(ours), set(theirs))
+        # ss looked after us: the difference of all of them is one and the same.
+        differences = [theirs[key] - ours[key] for key in ours]
+        self.assertLess(max(differences) - min(differences), 50)
+        self.assertLess(max(differences), 1000)
+
+    def test_sockets_are_those_of_the_process(self):
+        process, _ = self.leaker("fin=4")
+        (told,) = scan("--pid", process.pid)["processes"]
+        self.assertEqual(len(told["sockets"]), 4)
+        for each in told["sockets"]:
+            for fd in each["fds"]:
+                self.assertEqual(os.readlink(f"/proc/{process.pid}/fd/{fd}"), f"socket:[{each['inode']}]")
+            self.assertEqual(each["state"], "CLOSE_WAIT")
+
+    def test_accepted_ones_are_grouped_by_the_peers_address(self):
+        process, port = self.leaker("fin=4")
+        (told,) = scan("--pid", process.pid)["processes"]
+        self.assertEqual([(p["peer"], p["local_port"], p["count"]) for p in told["peers"]],
+                         [("127.0.0.1", port, 4)])
+
+    def test_connected_ones_are_grouped_by_where_they_went(self):
+        server = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(server.close)
+        port = server.getsockname()[1]
+        process = self.start(PYTHON, "-c", f"""
+import socket, sys
+kept = [socket.create_connection(("127.0.0.1", {port})) for _ in range(3)]
+print(flush=True); sys.stdin.readline()
+""")
+        for _ in range(3):
+            server.accept()[0].close()
+        process.stdout.readline()
+        (told,) = scan("--pid", process.pid)["processes"]
+        self.assertEqual([(p["peer"], p["local_port"], p["count"]) for p in told["peers"]],
+                         [(f"127.0.0.1:{port}", None, 3)])
+
+    def test_what_hurts_most_comes_first(self):
+        small, _ = self.leaker("fin=1")
+        large, _ = self.leaker("fin=6")
+        pids = [p["pid"] for p in scan()["processes"]]
+        self.assertLess(pids.index(large.pid), pids.index(small.pid))
+
+    def test_older(self):
+        process, port = self.leaker("fin=2")
+        self.assertEqual(scan("--port", port, "--older=1h")["processes"], [])
+        time.sleep(0.3)
+        self.assertEqual(scan("--port", port, "--older=200ms")["summary"]["close_wait"], 2)
+
+    def test_ipv6(self):
+        process = self.start(PYTHON, "-c", """
+import socket, sys
+server = socket.create_server(("::1", 0), family=socket.AF_INET6)
+a = socket.create_connection(server.getsockname()[:2]); b, _ = server.accept(); a.close()
+print(flush=True); sys.stdin.readline()
+""")
+        if not process.stdout.readline():
+            self.skipTest("no IPv6")
+        (told,) = scan("--pid", process.pid)["processes"]
+        self.assertEqual(told["peers"][0]["peer"], "[::1]")
+
+    def test_a_socket_that_a_child_shares_counts_once_in_the_sum(self):
+        process = self.start(PYTHON, "-c", """
+import os, socket, sys
+server = socket.create_server(("127.0.0.1", 0))
+a = socket.create_connection(server.getsockname()); b, _ = server.accept(); a.close()
+if os.fork() == 0:
+    sys.stdin.readline(); os._exit(0)
+print(server.getsockname()[1], flush=True); sys.stdin.readline()
+""")
+        port = int(process.stdout.readline())
+        document = scan("--port", port)
+        self.assertEqual([p["close_wait"] for p in document["processes"]], [1, 1])
+        self.assertEqual(document["summary"]["close_wait"], 1)
+
+    @unittest.skipUnless(IS_ROOT, "needs root, to be somebody else")
+    def test_sockets_of_others_are_counted_though_their_process_is_not_known(self):
+        _, port = self.leaker("fin=3")
+        place = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, place)
+        os.chmod(place, 0o755)
+        shutil.copy(SOCKLEAK, place)
+
+        def become_nobody():
+            os.setgroups([])
+            os.setuid(65534)
+
+        done = subprocess.run([place + "/sockleak", "scan", "--json", "--port", str(port)],
+                              preexec_fn=become_nobody, capture_output=True, text=True, check=True)
+        document = json.loads(done.stdout)
+        self.assertEqual([(p["pid"], p["uid"], p["close_wait"]) for p in document["processes"]], [(None, 0, 3)])
+        self.assertGreater(document["summary"]["processes_not_readable"], 0)
+
+    @unittest.skipUnless(IS_ROOT and shutil.which("unshare") and shutil.which("ip"), "needs root")
+    def test_other_network_namespaces_are_looked_at_by_root(self):
+        script = self.write("leaker.py", harness.LEAKER)
+        process = self.start("unshare", "-n", "sh", "-c", f"ip link set lo up; exec {PYTHON} {script} fin=2")
+        process.stdout.readline()
+        told = [p for p in scan()["processes"] if p["pid"] == process.pid]
+        self.assertEqual([p["close_wait"] for p in told], [2])
+
+
+class TimeWait(harness.TestCase):
+    def test_share_of_the_ports_is_per_destination(self):
+        server = socket.create_server(("127.0.0.1", 0), backlog=64)
+        port = server.getsockname()[1]
+        for _ in range(20):  # who closes first gets TIME_WAIT: here the client
+            client = socket.create_connection(("127.0.0.1", port))
+            accepted, _ = server.accept()
+            client.close()
+            accepted.recv(1)
+            accepted.close()
+        document = scan("--port", port)
+        server.close()
+        with open("/proc/sys/net/ipv4/ip_local_port_range", encoding="ascii") as file:
+            first, last = map(int, file.read().split())
+        (told,) = document["time_wait"]
+        self.assertEqual((told["peer"], told["local"], told["count"]), (f"127.0.0.1:{port}", "127.0.0.1", 20))
+        self.assertEqual(told["ports"], last - first + 1)
+        self.assertAlmostEqual(told["share"], 20 / (last - first + 1))
+        self.assertEqual(document["port_range"], [first, last])
+        self.assertEqual(document["summary"]["time_wait"], 20)
+
+    def test_accepted_connections_take_no_ports(self):
+        server = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self.addCleanup(server.close)
+        port = server.getsockname()[1]
+        for _ in range(5):
+            client = socket.create_connection(("127.0.0.1", port))
+            accepted, _ = server.accept()
+            accepted.close()
+            client.recv(1)
+            client.close()
+        document = scan("--port", port)
+        self.assertEqual(document["time_wait"], [])
+        self.assertEqual(document["summary"]["time_wait"], 5)
+
+
+class Command(harness.TestCase):
+    def test_table(self):
+        process, port = self.leaker("eof=1", "fin=2", "data=1")
+        done = sockleak("scan", "--port", port)
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertRegex(done.stdout, r"(?m)^ +4 +[\d.]+ m?s +1 +3 +1 +%d +\w+ +%s .*leaker" % (process.pid, PYTHON))
+        self.assertRegex(done.stdout, rf"on port {port} from 127\.0\.0\.1")
+        self.assertRegex(done.stdout, r"(?m)^4 sockets in CLOSE_WAIT in 1 process, the oldest for")
+
+    def test_fail_older(self):
+        process, port = self.leaker("fin=1")
+        time.sleep(0.3)
+        for limit, status in (("100ms", 23), ("1h", 0)):
+            self.assertEqual(sockleak("scan", "--port", port, f"--fail-older={limit}").returncode, status)
+
+    def test_nothing_to_fail_for(self):
+        server = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(server.close)
+        port = server.getsockname()[1]
+        self.assertEqual(sockleak("scan", "--port", port, "--fail-older=0").returncode, 0)
+
+    def test_watch_ends_when_something_is_too_old(self):
+        process, port = self.leaker("fin=1")
+        begin = time.monotonic()
+        done = sockleak("scan", "--json", "--watch=0.2", "--port", port, "--fail-older=1s")
+        self.assertEqual(done.returncode, 23)
+        self.assertLess(time.monotonic() - begin, 10)
+        documents = [json.loads(line) for line in done.stdout.splitlines()]
+        self.assertGreater(len(documents), 1)
+
+    def test_watch_goes_on_until_it_is_ended(self):
+        watch = self.start(SOCKLEAK, "scan", "--json", "--watch=0.1")
+        for _ in range(3):
+            json.loads(watch.stdout.readline())
+        watch.send_signal(signal.SIGINT)
+        self.assertEqual(watch.wait(harness.DEADLINE_S), -signal.SIGINT)
+
+    def test_no_such_process(self):
+        with open("/proc/sys/kernel/pid_max", encoding="ascii") as file:
+            pid = int(file.read())
+        done = sockleak("scan", "--pid", pid)
+        self.assertEqual(done.returncode, 1)
+        self.assert_one_line(done.stderr, f"no process {pid}")
+
+    @unittest.skipUnless(harness.valgrind_can_run(), "no valgrind, or a sanitized build")
+    def test_valgrind_has_nothing_to_say(self):
+        process, _ = self.leaker("eof=2", "fin=2")
+        for options in ([], ["--json"], ["--pid", str(process.pid)]):
+            done = subprocess.run(
+                ["valgrind", "-q", "--leak-check=full", "--error-exitcode=99", SOCKLEAK, "scan", *options],
+                capture_output=True, text=True, check=False)
+            self.assertEqual(done.returncode, 0, done.stderr)
+
+
+if __name__ == "__main__":
+    harness.main()

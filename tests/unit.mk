@@ -1,0 +1,62 @@
+# The unit tests: each module, linked without LD_PRELOAD against what it stands on, or fakes of it.
+# Included by the top Makefile, after PRELOAD_CFLAGS.
+#
+# A map: module under test first, then what else of preload/ is linked, then what of tests/unit/.
+
+UNIT_ON_LEDGER := ledger/ledger ledger/backing base/process base/format
+
+unit_format := base/format
+unit_options := base/options base/format
+unit_output := base/output base/format + fake_clock sockets
+unit_owner := base/owner
+unit_process := base/process base/format
+unit_backing := ledger/backing base/process base/format
+unit_ledger := $(UNIT_ON_LEDGER) base/clock
+unit_ledger_limits := $(UNIT_ON_LEDGER) base/clock
+unit_ledger_fork := $(UNIT_ON_LEDGER) base/clock
+unit_modules := track/modules $(UNIT_ON_LEDGER) base/clock
+unit_stacks := track/stacks track/modules $(UNIT_ON_LEDGER) base/clock base/guard + fake_unwinder
+unit_stacks_race := track/stacks $(UNIT_ON_LEDGER) base/clock base/guard + fake_unwinder
+unit_tracker := track/tracker track/stacks track/modules $(UNIT_ON_LEDGER) base/guard base/owner \
+	base/options + fake_unwinder fake_clock sockets
+unit_tracker_stream := $(unit_tracker)
+unit_verdict := report/verdict
+unit_names := report/names
+unit_text := report/text report/names report/verdict base/format
+unit_scratch := report/scratch
+unit_symbols := report/symbols report/scratch
+unit_facts := report/facts base/clock + sockets
+unit_snapshot := report/snapshot report/facts report/scratch $(UNIT_ON_LEDGER) base/clock + sockets
+unit_signals := report/signals base/options base/format base/owner + fake_trigger
+
+UNIT_NAMES := $(patsubst tests/unit/test_%.c,%,$(wildcard tests/unit/test_*.c))
+UNIT_TESTS := $(UNIT_NAMES:%=$(BUILD)/tests/unit/test_%)
+UNIT_SCRIPTS := tests/unit/test_run.py
+
+unit_modules_of = $(filter-out fake_% sockets +,$(unit_$(1)))
+unit_helpers_of = $(filter fake_% sockets,$(unit_$(1)))
+unit_objects_of = $(patsubst %,$(BUILD)/preload/%.c.o,$(unit_modules_of)) \
+	$(patsubst %,$(BUILD)/tests/unit/%.o,test_$(1) unit $(unit_helpers_of))
+
+$(BUILD)/tests/unit/%.o: tests/unit/%.c
+	@mkdir -p $(@D)
+	$(call say,CC,$<)
+	$(QUIET)$(CC) $(CPPFLAGS) $(CFLAGS) -Ipreload -c -o $@ $<
+
+define unit_program
+$(BUILD)/tests/unit/test_$(1): $(unit_objects_of)
+	$$(call say,LINK,$$@)
+	$$(QUIET)$$(CC) $$(LDFLAGS) -o $$@ $$^ -lcmocka -ldl -lpthread
+endef
+$(foreach name,$(UNIT_NAMES),$(eval $(call unit_program,$(name))))
+
+# A module whose addresses are not those of its file less the start: only a fixed program has one.
+$(BUILD)/tests/unit/test_modules: LDFLAGS += -no-pie
+
+.PHONY: unit
+unit: $(UNIT_TESTS) ## build and run the unit tests
+	$(QUIET)BUILD=$(BUILD) tests/run $(foreach name,$(UNIT_NAMES),unit/$(name)=$(BUILD)/tests/unit/test_$(name)) \
+		unit/run=$(UNIT_SCRIPTS)
+
+.SECONDARY: $(foreach name,$(UNIT_NAMES),$(call unit_objects_of,$(name)))
+-include $(patsubst tests/unit/%.c,$(BUILD)/tests/unit/%.d,$(wildcard tests/unit/*.c))

@@ -1,0 +1,179 @@
+// ledger/ledger under limits: where it cannot be as large, or not where it was wanted, or not at
+// all, the program runs on.
+#include "ledger/ledger.h"
+#include "unit.h"
+#include <dirent.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static int files_in(const char *directory) {
+    int count = 0;
+    DIR *dir = opendir(directory);
+    struct dirent *entry;
+    while (dir && (entry = readdir(dir)))
+        count += entry->d_name[0] != '.';
+    if (dir)
+        closedir(dir);
+    return count;
+}
+
+static rlim_t addresses_in_use(void) {
+    unsigned long pages = 0;
+    FILE *file = fopen("/proc/self/statm", "r");
+    assert_int_equal(fscanf(file, "%lu", &pages), 1);
+    fclose(file);
+    return pages * 4096;
+}
+
+static void limit_addresses(rlim_t more_bytes) {
+    struct rlimit limit;
+    limit.rlim_cur = limit.rlim_max = addresses_in_use() + more_bytes;
+    assert_int_equal(setrlimit(RLIMIT_AS, &limit), 0);
+}
+
+static void it_works(void) {
+    uint32_t number = ledger_record_new(), was;
+    assert_int_not_equal(number, 0);
+    assert_int_equal(ledger_fd_swap(3, number, &was), 0);
+    assert_int_equal(ledger_fd(3), number);
+}
+
+ISOLATED(with_a_directory_it_is_a_file_there) {
+    assert_int_equal(ledger_create(scratch_directory(), 32), 1);
+    assert_true(ledger_is_file());
+    it_works();
+    char name[128], header[LEDGER_HEADER_BYTES + 1];
+    snprintf(name, sizeof name, "%s/%u-%llu.ledger", scratch_directory(), ledger.header->pid,
+             (unsigned long long)ledger.header->start_time_ticks);
+    assert_int_equal(read_file(name, header, sizeof header), LEDGER_HEADER_BYTES);
+    assert_memory_equal(header, ledger.header, LEDGER_HEADER_BYTES);
+    unlink(name);
+}
+
+ISOLATED(a_directory_that_cannot_be_written_gives_private_memory) {
+    if (geteuid() == 0)
+        assert_int_equal(ledger_create("/proc/self/fdinfo", 32), 1); // not even root's
+    else
+        assert_int_equal(ledger_create("/usr", 32), 1);
+    assert_false(ledger_is_file());
+    it_works();
+}
+
+ISOLATED(a_file_size_limit_gives_private_memory) {
+    struct rlimit limit = {1 << 20, 1 << 20};
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+    assert_int_equal(ledger_create(scratch_directory(), 32), 1);
+    assert_false(ledger_is_file());
+    assert_int_equal(files_in(scratch_directory()), 0);
+    it_works();
+}
+
+ISOLATED(few_addresses_give_a_smaller_ledger) {
+    limit_addresses(32 << 20);
+    assert_int_equal(ledger_create("", 32), 1);
+    it_works();
+    uint64_t total = 0;
+    for (int i = 0; i < LEDGER_REGIONS; i++)
+        total += ledger.header->regions[i].reserved_bytes;
+    assert_true(total < 32 << 20);
+}
+
+ISOLATED(few_addresses_and_a_directory_leave_no_file_behind) {
+    limit_addresses(32 << 20);
+    assert_int_equal(ledger_create(scratch_directory(), 32), 1);
+    assert_false(ledger_is_file());
+    assert_int_equal(files_in(scratch_directory()), 0);
+}
+
+ISOLATED(no_addresses_at_all_are_an_error_that_is_remembered) {
+    limit_addresses(0);
+    assert_true(ledger_create("", 32) < 0);
+    assert_false(ledger_exists());
+    assert_true(ledger_creation_failed());
+    assert_true(ledger_create("", 32) < 0);
+}
+
+// A program that is not position-independent begins at 0x400000; ours may be elsewhere, so a page
+// stands for it.
+static void nothing_of_the_program_is_unmapped(const char *dir) {
+    char *low = mmap((void *)0x1000000, 4096, PROT_READ | PROT_WRITE,
+                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+    if (low != (char *)0x1000000)
+        isolated_skip("address 0x1000000 is taken");
+    limit_addresses(0);
+    assert_true(ledger_create(dir, 32) < 0);
+    unsigned char there;
+    assert_int_equal(mincore(low, 4096, &there), 0); // ENOMEM: not mapped
+}
+
+ISOLATED(no_addresses_and_no_directory_leave_the_programs_memory_alone) {
+    nothing_of_the_program_is_unmapped("/nonexistent");
+}
+
+ISOLATED(no_addresses_and_a_directory_leave_the_programs_memory_alone) {
+    nothing_of_the_program_is_unmapped(scratch_directory());
+    assert_int_equal(files_in(scratch_directory()), 0);
+}
+
+static void on_small_tmpfs(const char *size) {
+    own_mounts();
+    if (mount("none", scratch_directory(), "tmpfs", 0, size) != 0)
+        isolated_skip("no tmpfs can be mounted: not permitted here");
+}
+
+ISOLATED(a_full_tmpfs_at_creation_gives_private_memory) {
+    on_small_tmpfs("size=4k");
+    char filler[128];
+    snprintf(filler, sizeof filler, "%s/filler", scratch_directory());
+    char page[4096] = "";
+    write_file(filler, page, sizeof page);
+    assert_int_equal(ledger_create(scratch_directory(), 32), 1);
+    assert_false(ledger_is_file());
+    assert_int_equal(files_in(scratch_directory()), 1);
+    it_works();
+}
+
+ISOLATED(a_tmpfs_that_fills_up_counts_what_is_not_tracked) {
+    on_small_tmpfs("size=1m");
+    assert_int_equal(ledger_create(scratch_directory(), 32), 1);
+    assert_true(ledger_is_file());
+    uint32_t last = 0, lost = 0;
+    for (int i = 0; i < 10000; i++) {
+        uint32_t number = ledger_record_new();
+        if (number)
+            last = number;
+        else
+            lost++;
+    }
+    assert_true(last > 500 && last < (1 << 20) / sizeof(struct ledger_record));
+    assert_int_equal(lost, 10000 - last);
+    assert_int_equal(ledger.header->counters.untracked_records, lost);
+    memset(ledger_record(last), 0x55, sizeof(struct ledger_record)); // no SIGBUS
+    uint32_t was;
+    assert_true(ledger_fd_swap(3, last, &was) < 0);
+    assert_int_equal(ledger.header->counters.untracked_fds, 1);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(with_a_directory_it_is_a_file_there),
+        cmocka_unit_test(a_directory_that_cannot_be_written_gives_private_memory),
+        cmocka_unit_test(a_file_size_limit_gives_private_memory),
+        cmocka_unit_test(few_addresses_give_a_smaller_ledger),
+        cmocka_unit_test(few_addresses_and_a_directory_leave_no_file_behind),
+        cmocka_unit_test(no_addresses_at_all_are_an_error_that_is_remembered),
+        cmocka_unit_test(no_addresses_and_no_directory_leave_the_programs_memory_alone),
+        cmocka_unit_test(no_addresses_and_a_directory_leave_the_programs_memory_alone),
+        cmocka_unit_test(a_full_tmpfs_at_creation_gives_private_memory),
+        cmocka_unit_test(a_tmpfs_that_fills_up_counts_what_is_not_tracked),
+    };
+    scratch_directory();
+    return cmocka_run_group_tests_name("ledger_limits", tests, NULL, NULL);
+}

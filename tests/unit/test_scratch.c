@@ -1,0 +1,63 @@
+// report/scratch: memory for the length of one report.
+#include "report/scratch.h"
+#include "unit.h"
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+
+static void pieces_are_zero_aligned_and_apart(void **state) {
+    (void)state;
+    struct scratch scratch;
+    assert_int_equal(scratch_open(&scratch), 0);
+    char *before = NULL;
+    for (size_t bytes = 1; bytes < 100; bytes++) {
+        char *piece = scratch_take(&scratch, bytes);
+        assert_non_null(piece);
+        assert_int_equal((uintptr_t)piece % 16, 0);
+        for (size_t i = 0; i < bytes; i++)
+            assert_int_equal(piece[i], 0);
+        assert_true(before == NULL || piece >= before + bytes - 1);
+        memset(piece, 0x55, bytes);
+        before = piece;
+    }
+    scratch_close(&scratch);
+    assert_null(scratch.base);
+}
+
+static void more_than_there_is_is_null(void **state) {
+    (void)state;
+    struct scratch scratch;
+    assert_int_equal(scratch_open(&scratch), 0);
+    assert_null(scratch_take(&scratch, scratch.size_bytes + 1));
+    assert_null(scratch_take(&scratch, SIZE_MAX - 15));
+    assert_null(scratch_take(&scratch, SIZE_MAX));
+    assert_non_null(scratch_take(&scratch, scratch.size_bytes));
+    assert_null(scratch_take(&scratch, 1));
+    scratch_close(&scratch);
+}
+
+ISOLATED(where_addresses_are_short_it_is_smaller) {
+    unsigned long pages = 0;
+    FILE *file = fopen("/proc/self/statm", "r");
+    assert_int_equal(fscanf(file, "%lu", &pages), 1);
+    fclose(file);
+    struct rlimit limit = {.rlim_cur = pages * 4096 + (16 << 20), .rlim_max = RLIM_INFINITY};
+    struct scratch scratch;
+    assert_int_equal(setrlimit(RLIMIT_AS, &limit), 0);
+    assert_int_equal(scratch_open(&scratch), 0);
+    assert_true(scratch.size_bytes <= 16 << 20);
+    assert_non_null(scratch_take(&scratch, 1 << 20));
+    scratch_close(&scratch);
+    limit.rlim_cur = pages * 4096;
+    assert_int_equal(setrlimit(RLIMIT_AS, &limit), 0);
+    assert_true(scratch_open(&scratch) < 0);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(pieces_are_zero_aligned_and_apart),
+        cmocka_unit_test(more_than_there_is_is_null),
+        cmocka_unit_test(where_addresses_are_short_it_is_smaller),
+    };
+    return cmocka_run_group_tests_name("scratch", tests, NULL, NULL);
+}

@@ -1,0 +1,111 @@
+#include "unit.h"
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum {
+    EXIT_SKIPPED = 77
+};
+
+static void become_child(void) {
+    // cmocka fails by longjmp into its loop, which the child must not go on with; and it catches
+    // crashes, which are to be seen.
+    setenv("CMOCKA_TEST_ABORT", "1", 1);
+    static const int crashes[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT};
+    for (size_t i = 0; i < sizeof crashes / sizeof *crashes; i++)
+        signal(crashes[i], SIG_DFL);
+}
+
+int child_status(void (*body)(void *), void *context) {
+    fflush(NULL);
+    pid_t pid = fork();
+    if (pid == 0) {
+        become_child();
+        body(context);
+        fflush(NULL);
+        _exit(0);
+    }
+    int status = -1;
+    while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+        ;
+    return status;
+}
+
+void child_must_pass(void (*body)(void *), void *context) {
+    int status = child_status(body, context);
+    if (WIFSIGNALED(status))
+        fail_msg("a child of the test died of signal %d", WTERMSIG(status));
+    if (WEXITSTATUS(status) == EXIT_SKIPPED)
+        skip();
+    assert_int_equal(WEXITSTATUS(status), 0);
+}
+
+static void call(void *body) {
+    ((void (*)(void))body)();
+}
+
+void isolated_run(void (*body)(void)) {
+    child_must_pass(call, (void *)body);
+}
+
+void isolated_skip(const char *reason) {
+    printf("skipped: %s\n", reason);
+    fflush(stdout);
+    _exit(EXIT_SKIPPED);
+}
+
+void own_mounts(void) {
+    if (unshare(CLONE_NEWNS) != 0 || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0)
+        isolated_skip("no mount namespace of its own: not permitted here");
+}
+
+static char directory[64];
+static pid_t directory_owner;
+
+static void remove_directory(void) {
+    if (getpid() != directory_owner)
+        return;
+    DIR *dir = opendir(directory);
+    struct dirent *entry;
+    while (dir && (entry = readdir(dir)))
+        unlinkat(dirfd(dir), entry->d_name, 0);
+    if (dir)
+        closedir(dir);
+    rmdir(directory);
+}
+
+const char *scratch_directory(void) {
+    if (!directory[0]) {
+        strcpy(directory, "/tmp/sockleak-unit-XXXXXX");
+        assert_non_null(mkdtemp(directory));
+        directory_owner = getpid();
+        atexit(remove_directory);
+    }
+    return directory;
+}
+
+void write_file(const char *path, const void *bytes, size_t len_bytes) {
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    assert_true(fd >= 0);
+    assert_int_equal(write(fd, bytes, len_bytes), len_bytes);
+    close(fd);
+}
+
+long read_file(const char *path, char *out, size_t size_bytes) {
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return -1;
+    ssize_t len = read(fd, out, size_bytes - 1);
+    close(fd);
+    out[len > 0 ? len : 0] = '\0';
+    return len;
+}

@@ -1,0 +1,298 @@
+// sockleak run -- COMMAND: watches a command and all processes that it starts.
+#include "commands.h"
+#include "errors.h"
+#include "format_options.h"
+#include "run_descendants.h"
+#include "run_directory.h"
+#include "run_environment.h"
+#include "run_gather.h"
+#include "run_spawn.h"
+#include "visibility.h"
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum run_option {
+    OPTION_LEDGER_DIR = OPTION_LAST,
+    OPTION_LIBRARY_OPTION,
+    OPTION_SIGNAL
+};
+enum {
+    ORPHANS_WAIT_MS = 200
+};
+
+static const char name[] = "run";
+
+struct run {
+    struct format_options shared;
+    const char *ledger_dir;
+    const char **options; // NAME=VALUE for the library
+    size_t option_count;
+    char *signal_option;
+    bool quiet;
+    char **argv; // the command
+    char library[PATH_MAX];
+    char program[PATH_MAX]; // the command's file; "" where it was not found
+    struct visibility visibility;
+    struct run_directory directory;
+    struct descendants *descendants;
+};
+
+// --- options ------------------------------------------------------------------------------------
+
+static const struct option long_options[] = {
+    {"help", no_argument, NULL, 'h'},
+    {"quiet", no_argument, NULL, 'q'},
+    {"ledger-dir", required_argument, NULL, OPTION_LEDGER_DIR},
+    {"option", required_argument, NULL, OPTION_LIBRARY_OPTION},
+    {"signal", required_argument, NULL, OPTION_SIGNAL},
+    FORMAT_LONG_OPTIONS,
+    {NULL, 0, NULL, 0}};
+
+static void add_option(struct run *run, const char *option) {
+    run->options = must_reallocate(run->options, run->option_count + 1, sizeof *run->options);
+    run->options[run->option_count++] = option;
+    // What the library judges by, for those processes that are judged from outside.
+    uint64_t grace_ms;
+    if (strncmp(option, "families=", 9) == 0)
+        run->shared.report.unix_sockets = strcmp(option + 9, "inet") != 0;
+    else if (strncmp(option, "grace_ms=", 9) == 0 &&
+             option_number(option + 9, 0, UINT32_MAX, &grace_ms))
+        run->shared.report.grace_ms = (uint32_t)grace_ms;
+}
+
+static int accept_library_option(struct run *run, const char *option) {
+    const char *problem = run_option_problem(option);
+    if (problem)
+        return error_usage(name, "--option %s: %s", option, problem);
+    add_option(run, option);
+    return STATUS_OK;
+}
+
+static int accept_signal(struct run *run, const char *signal) {
+    static const char *const names[] = {"USR1",  "USR2", "ALRM", "URG",
+                                        "WINCH", "IO",   "PWR",  "none"};
+    const char *wanted = strncmp(signal, "SIG", 3) == 0 ? signal + 3 : signal;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        if (strcmp(names[i], wanted) != 0)
+            continue;
+        free(run->signal_option);
+        if (asprintf(&run->signal_option, "signal=%s", wanted) < 0)
+            return STATUS_FAILED;
+        return STATUS_OK;
+    }
+    return error_usage(
+        name, "--signal %s: is none of USR1, USR2, ALRM, URG, WINCH, IO, PWR and none", signal);
+}
+
+static int accept_option(struct run *run, int c, char **argv) {
+    switch (c) {
+    case 'q':
+        run->quiet = true;
+        return STATUS_OK;
+    case OPTION_LEDGER_DIR:
+        run->ledger_dir = optarg;
+        return STATUS_OK;
+    case OPTION_LIBRARY_OPTION:
+        return accept_library_option(run, optarg);
+    case OPTION_SIGNAL:
+        return accept_signal(run, optarg);
+    case '?':
+    case ':':
+        return option_error(name, c, argv, long_options);
+    default:
+        return format_options_accept(&run->shared, name, c, optarg);
+    }
+}
+
+static int parse(struct run *run, int argc, char **argv, bool *wants_help) {
+    int c, status = STATUS_OK;
+    opterr = 0;
+    while (status == STATUS_OK && !*wants_help &&
+           (c = getopt_long(argc, argv, "+:hq" FORMAT_SHORT_OPTIONS, long_options, NULL)) != -1) {
+        if (c == 'h')
+            *wants_help = true;
+        else
+            status = accept_option(run, c, argv);
+    }
+    if (status != STATUS_OK || *wants_help)
+        return status;
+    if (optind == argc)
+        return error_usage(name, "which command? sockleak run [options] -- COMMAND [ARGUMENT...]");
+    run->argv = argv + optind;
+    if (run->signal_option)
+        add_option(run, run->signal_option);
+    return format_options_check(&run->shared,
+                                name); // files, too: before the command runs for an hour
+}
+
+// --- before -------------------------------------------------------------------------------------
+
+// Where execvp(3) will find it. Only for what we can tell of it: execvp has the last word.
+static void find_program(const char *command, char *path, size_t path_bytes) {
+    path[0] = '\0';
+    if (strchr(command, '/')) {
+        snprintf(path, path_bytes, "%s", command);
+        return;
+    }
+    const char *directories = getenv("PATH");
+    directories = directories ? directories : "/bin:/usr/bin";
+    for (size_t len;; directories += len + 1) {
+        len = strcspn(directories, ":");
+        snprintf(path, path_bytes, "%.*s%s%s", (int)len, directories, len ? "/" : "", command);
+        if (access(path, X_OK) == 0)
+            return;
+        if (!directories[len])
+            break;
+    }
+    path[0] = '\0';
+}
+
+static void look_at_program(struct run *run) {
+    find_program(run->argv[0], run->program, sizeof run->program);
+    visibility_of_file(run->program, &run->visibility);
+    if (run->visibility.problem)
+        error_warn("%s cannot be watched (%s); its children are, where they can be", run->argv[0],
+                   run->visibility.problem);
+}
+
+static int say_cannot_run(const char *command, int error) {
+    error_say("%s: %s", command,
+              error == -ENOENT && !strchr(command, '/') ? "command not found" : strerror(-error));
+    return error == -ENOENT || error == -ENOTDIR ? STATUS_NOT_FOUND : STATUS_CANNOT_RUN;
+}
+
+// --- the command --------------------------------------------------------------------------------
+
+// Watches it to its end and gathers what was left. Returns an exit status, that of the command
+// where it ran (*has_run).
+static int watch(struct run *run, struct report *report, bool *has_run) {
+    struct run_child child;
+    struct run_environment wanted = {.library = run->library,
+                                     .directory = &run->directory,
+                                     .options = run->options,
+                                     .option_count = run->option_count,
+                                     .command = &run->visibility};
+    char **environment = run_environment_make(&wanted);
+    if (!environment)
+        return STATUS_FAILED;
+    int error = run_start(&child, run->argv, environment);
+    run_environment_free(environment);
+    if (error < 0)
+        return say_cannot_run(run->argv[0], error);
+    *has_run = true;
+    if (run->visibility.problem)
+        descendants_add_unwatched(run->descendants, child.pid, run->program,
+                                  run->visibility.problem);
+    int status = run_wait(&child, descendants_look, run->descendants);
+    run_wait_for_orphans(ORPHANS_WAIT_MS, descendants_any, run->descendants);
+    descendants_look(run->descendants);
+    run_gather(report, &run->directory);
+    descendants_report_unwatched(run->descendants, report);
+    run_directory_end(&run->directory);
+    run_release_signals(&child);
+    return WIFSIGNALED(status) ? STATUS_SIGNAL + WTERMSIG(status) : WEXITSTATUS(status);
+}
+
+static uint32_t count_unwatched(const struct report *report) {
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < report->process_count; i++)
+        count += report->processes[i]->unwatched != NULL;
+    return count;
+}
+
+// Nothing was there to be watched: a table of zeros would not say why.
+static void say_nothing_seen(const struct run *run, const struct report *report) {
+    if (report->process_count == 0) {
+        error_say("no process of %s opened a socket", run->argv[0]);
+        return;
+    }
+    error_say("no process of %s that could be watched opened a socket, and these could not be:",
+              run->argv[0]);
+    for (uint32_t i = 0; i < report->process_count; i++)
+        error_say("  %u %s (%s)", report->processes[i]->pid, report->processes[i]->exe,
+                  report->processes[i]->unwatched);
+}
+
+static int tell(struct run *run, struct report *report, int commands_status) {
+    run->shared.render.program = run->argv[0];
+    run->shared.report.progress = !run->quiet;
+    if (report_finish(report, &run->shared.report) < 0)
+        return commands_status ? commands_status : STATUS_FAILED;
+    bool is_text = !run->quiet && !run->shared.output && run->shared.output_count == 0;
+    if (is_text && report->note_count == 0 && count_unwatched(report) == report->process_count) {
+        say_nothing_seen(run, report);
+        return commands_status;
+    }
+    int status = format_options_write(&run->shared, report, stderr, run->quiet);
+    int leak_status = format_options_status(&run->shared, report);
+    if (leak_status != STATUS_OK)
+        return leak_status;
+    return commands_status ? commands_status : status;
+}
+
+static int run_command(struct run *run) {
+    if (run_library_find(run->library, sizeof run->library) < 0)
+        return STATUS_FAILED;
+    look_at_program(run);
+    if (run_directory_make(&run->directory, run->ledger_dir) < 0)
+        return STATUS_FAILED;
+    struct report *report = report_new();
+    bool has_run = false;
+    run->descendants = descendants_new();
+    int status = watch(run, report, &has_run);
+    if (has_run)
+        status = tell(run, report, status);
+    else
+        run_directory_end(&run->directory);
+    descendants_free(run->descendants);
+    report_free(report);
+    return status;
+}
+
+static int run_main(int argc, char **argv) {
+    struct run *run = must_allocate(1, sizeof *run);
+    run->shared = (struct format_options)FORMAT_OPTIONS_DEFAULT;
+    bool wants_help = false;
+    int status = parse(run, argc, argv, &wants_help);
+    if (wants_help)
+        status = command_help(&command_run);
+    else if (status == STATUS_OK)
+        status = run_command(run);
+    format_options_free(&run->shared);
+    free(run->options);
+    free(run->signal_option);
+    free(run);
+    return status;
+}
+
+const struct command command_run = {
+    .name = name,
+    .usage = "[options] [--] COMMAND [ARGUMENT...]",
+    .summary = "run a command and report the sockets that it and its children leak",
+    .about =
+        "Runs COMMAND with libsockleak.so preloaded into it and every process that it starts,\n"
+        "waits for it, and reports on stderr the sockets that were not closed, with the code that\n"
+        "opened them and the code that read end of stream. Processes that outlive COMMAND are\n"
+        "looked at as they are then. The standard streams, the terminal and job control are\n"
+        "COMMAND's own; signals are passed on.\n\n"
+        "Exit status: that of COMMAND (128+N if signal N ended it) where nothing leaked, 23 where\n"
+        "something did; 127 where COMMAND is not found, 126 where it cannot be run, 2 for a\n"
+        "mistake in the options.\n",
+    .options =
+        "  -q, --quiet             no report on stderr, only the exit status and --output\n"
+        "      --ledger-dir=DIR    keep the ledgers there, for `sockleak report DIR`\n"
+        "      --option NAME=VALUE for the library (SOCKLEAK_OPTIONS=help=1 lists them)\n"
+        "      --signal=NAME       a process reports when it gets this signal: USR1 (default),\n"
+        "                          USR2, ALRM, URG, WINCH, IO, PWR, none\n"
+        "  -h, --help              this help\n",
+    .has_format_options = true,
+    .examples = "  sockleak run -- make test\n"
+                "  sockleak run --format=junit:leaks.xml ./server --port 8080\n"
+                "  sockleak run --baseline=known.json --fail-on=close-wait -- pytest\n",
+    .main = run_main,
+};

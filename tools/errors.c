@@ -1,0 +1,75 @@
+#include "errors.h"
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+// A file name must not carry a terminal escape. Bytes of UTF-8 text stay; the C1 controls, which
+// are 0xc2 and 0x80 to 0x9f there, do not.
+static void make_harmless(char *text) {
+    for (unsigned char *c = (unsigned char *)text; *c; c++) {
+        bool is_c1 = c[0] == 0xc2 && c[1] >= 0x80 && c[1] < 0xa0;
+        if (is_c1)
+            c[1] = '?';
+        if (is_c1 || *c < ' ' || *c == 0x7f)
+            *c = '?';
+    }
+}
+
+static void say(const char *front, const char *format, va_list arguments, const char *back) {
+    char *text = NULL;
+    if (vasprintf(&text, format, arguments) < 0)
+        text = NULL;
+    if (text)
+        make_harmless(text);
+    fflush(stdout); // keep the order where both are one file
+    fprintf(stderr, "%s: %s%s\n", front, text ? text : "out of memory", back);
+    free(text);
+}
+
+void error_say(const char *format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    say("sockleak", format, arguments, "");
+    va_end(arguments);
+}
+
+void error_warn(const char *format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    say("sockleak: warning", format, arguments, "");
+    va_end(arguments);
+}
+
+int error_usage(const char *command, const char *format, ...) {
+    char front[64] = "sockleak", back[96] = " (see 'sockleak --help')";
+    if (command) {
+        snprintf(front, sizeof front, "sockleak %s", command);
+        snprintf(back, sizeof back, " (see 'sockleak help %s')", command);
+    }
+    va_list arguments;
+    va_start(arguments, format);
+    say(front, format, arguments, back);
+    va_end(arguments);
+    return STATUS_USAGE;
+}
+
+static void *or_exit(void *memory) {
+    if (memory)
+        return memory;
+    error_say("out of memory");
+    exit(STATUS_FAILED);
+}
+
+void *must_allocate(size_t count, size_t bytes) {
+    return or_exit(calloc(count ? count : 1, bytes ? bytes : 1));
+}
+
+void *must_reallocate(void *old, size_t count, size_t bytes) {
+    return or_exit(reallocarray(old, count ? count : 1, bytes ? bytes : 1));
+}
+
+char *must_copy(const char *string) {
+    return or_exit(strdup(string));
+}

@@ -1,0 +1,43 @@
+// The formats: each writes a finished report to a stream. See report_write() in model.h. They may
+// leave checking the stream for errors to their caller.
+#ifndef SOCKLEAK_TOOLS_FORMAT_H
+#define SOCKLEAK_TOOLS_FORMAT_H
+
+#include "model.h"
+#include <jansson.h>
+
+void format_text(const struct report *report, FILE *out, const struct render_options *options);
+void format_json(const struct report *report, FILE *out, const struct render_options *options);
+void format_junit(const struct report *report, FILE *out, const struct render_options *options);
+void format_sarif(const struct report *report, FILE *out, const struct render_options *options);
+void format_github(const struct report *report, FILE *out, const struct render_options *options);
+void format_folded(const struct report *report, FILE *out, const struct render_options *options);
+void format_pprof(const struct report *report, FILE *out, const struct render_options *options);
+
+// --- what they share ----------------------------------------------------------------------------
+
+// True for what a reader should see: leaks that no rule suppressed, and with show_all open sockets.
+bool format_is_shown(const struct report_finding *finding, const struct render_options *options);
+
+// A source file as the user knows it: relative to the current directory where it lies below it.
+const char *format_path(const char *file);
+
+// "3 sockets left in CLOSE_WAIT, eof-ignored: the peer closed, ..." in `out`.
+void format_title(const struct report_class *merged, char *out, size_t out_bytes);
+
+// A stack as lines for people, "  #0 function at file:line". Frames that are hidden are left out.
+void format_stack_lines(const struct report_stack *stack,
+                        void (*line)(void *context, const char *text), void *context);
+
+// The heading of a finding's stack number `index` (opened by, end of stream read by ...) and the
+// stack, which may be NULL; false behind the last.
+bool format_stack_at(const struct report_finding *finding, int index, char *heading,
+                     size_t heading_bytes, const struct report_stack **stack);
+
+// JSON that cannot be made ends the program: there is no memory. Text of any bytes; NULL is null.
+json_t *format_json_text(const char *text);
+json_t *format_json_number(int64_t number);
+void format_json_set(json_t *object, const char *key, json_t *value);
+void format_json_append(json_t *array, json_t *value);
+
+#endif

@@ -1,0 +1,288 @@
+#include "format_options.h"
+#include "suppress.h"
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+const char format_options_help[] =
+    "  --format=FORMAT[:FILE]  text, json, junit, sarif, github, folded or pprof; to FILE, "
+    "besides\n"
+    "                          the text; may be repeated\n"
+    "  -o, --output=FILE       what has no file of its own goes there\n"
+    "  --suppressions=FILE     leave out what matches leak:GLOB, peer:GLOB, verdict:NAME;\n"
+    "                          may be repeated\n"
+    "  --baseline=FILE         only findings that are not in this JSON report fail; may be "
+    "repeated\n"
+    "  --fail-on=WHAT          close-wait, dead (both are the default), all or none\n"
+    "  --exit-code=N           exit status of a leak, 1 to 255; default 23\n"
+    "  --show=leaks|all        all: open sockets that are no leaks, too\n"
+    "  --max-sockets=N         sockets listed per finding, default 10\n"
+    "  --color=auto|always|never\n"
+    "  -v, --verbose           list unused suppressions and known findings, too\n"
+    "  --suggest               print suppressions that would silence what is reported\n";
+
+static int parse_number(const char *text, unsigned long max, unsigned long *out) {
+    uint64_t number;
+    if (!text_parse(text, text + strlen(text), max, &number))
+        return -EINVAL;
+    *out = (unsigned long)number;
+    return 0;
+}
+
+// --- one option ---------------------------------------------------------------------------------
+
+static int accept_format(struct format_options *options, const char *command,
+                         const char *argument) {
+    char name[16];
+    const char *colon = strchr(argument, ':');
+    size_t len = colon ? (size_t)(colon - argument) : strlen(argument);
+    struct format_output output = {.file = colon ? colon + 1 : NULL};
+    snprintf(name, sizeof name, "%.*s", len < sizeof name ? (int)len : 0, argument);
+    if (format_named(name, &output.format) < 0)
+        return error_usage(command,
+                           "--format: no format is named '%.*s': text, json, junit, "
+                           "sarif, github, folded and pprof are",
+                           (int)len, argument);
+    if (colon && !colon[1])
+        return error_usage(command, "--format=%s: a file name must follow the colon", argument);
+    options->outputs = must_reallocate(options->outputs, options->output_count + 1, sizeof output);
+    options->outputs[options->output_count++] = output;
+    return 0;
+}
+
+static int accept_fail_on(struct format_options *options, const char *command,
+                          const char *argument) {
+    static const struct {
+        const char *name;
+        uint32_t mask;
+    } words[] = {{"close-wait", FAIL_ON_CLOSE_WAIT},
+                 {"dead", FAIL_ON_DEAD},
+                 {"all", FAIL_ON_CLOSE_WAIT | FAIL_ON_DEAD | FAIL_ON_OPEN},
+                 {"none", 0}};
+    uint32_t mask = 0;
+    for (const char *at = argument;; at++) {
+        size_t len = strcspn(at, ","), i, count = sizeof words / sizeof *words;
+        for (i = 0; i < count; i++)
+            if (strlen(words[i].name) == len && strncmp(words[i].name, at, len) == 0)
+                break;
+        if (i == count)
+            return error_usage(command, "--fail-on: '%.*s' is none of close-wait, dead, all, none",
+                               (int)len, at);
+        mask |= words[i].mask;
+        at += len;
+        if (!*at)
+            break;
+    }
+    options->fail_on = mask;
+    options->status_asked = true;
+    return 0;
+}
+
+static int accept_choice(const char *command, const char *option, const char *argument,
+                         const char *const *choices, unsigned *out) {
+    for (unsigned i = 0; choices[i]; i++)
+        if (strcmp(choices[i], argument) == 0) {
+            *out = i;
+            return 0;
+        }
+    return error_usage(command, "%s: '%s' is none of %s, %s%s%s", option, argument, choices[0],
+                       choices[1], choices[2] ? ", " : "", choices[2] ? choices[2] : "");
+}
+
+static int accept_number(const char *command, const char *option, const char *argument,
+                         unsigned long min, unsigned long max, unsigned long *out) {
+    if (parse_number(argument, max, out) == 0 && *out >= min)
+        return 0;
+    return error_usage(command, "%s: '%s' is no number from %lu to %lu", option, argument, min,
+                       max);
+}
+
+static void append(const char ***list, uint32_t count, const char *element) {
+    *list = must_reallocate(*list, count + 1, sizeof **list);
+    (*list)[count] = element;
+}
+
+static int accept_value(struct format_options *options, const char *command, int option,
+                        const char *argument) {
+    static const char *const shows[] = {"leaks", "all", NULL};
+    static const char *const colors[] = {"auto", "always", "never", NULL};
+    unsigned long number;
+    unsigned choice;
+    int status = 0;
+    switch (option) {
+    case OPTION_EXIT_CODE:
+        status = accept_number(command, "--exit-code", argument, 1, 255, &number);
+        options->exit_code = status ? options->exit_code : (int)number;
+        options->status_asked = true;
+        return status;
+    case OPTION_SHOW:
+        status = accept_choice(command, "--show", argument, shows, &choice);
+        options->render.show_all = !status && choice == 1;
+        return status;
+    case OPTION_MAX_SOCKETS:
+        status = accept_number(command, "--max-sockets", argument, 0, 1000000000, &number);
+        options->render.max_sockets = status ? 0 : (uint32_t)number;
+        return status;
+    case OPTION_COLOR:
+        status = accept_choice(command, "--color", argument, colors, &choice);
+        options->color = status ? COLOR_AUTO : (enum color_when)choice;
+        return status;
+    default:
+        return error_usage(command, "unknown option");
+    }
+}
+
+int format_options_accept(struct format_options *options, const char *command, int option,
+                          const char *argument) {
+    switch (option) {
+    case OPTION_FORMAT:
+        return accept_format(options, command, argument);
+    case 'o':
+    case OPTION_OUTPUT:
+        options->output = argument;
+        return 0;
+    case OPTION_SUPPRESSIONS:
+        append(&options->suppressions, options->report.suppression_count++, argument);
+        options->report.suppression_files = options->suppressions;
+        return 0;
+    case OPTION_BASELINE:
+        append(&options->baselines, options->report.baseline_count++, argument);
+        options->report.baseline_files = options->baselines;
+        options->status_asked = true;
+        return 0;
+    case OPTION_FAIL_ON:
+        return accept_fail_on(options, command, argument);
+    case 'v':
+    case OPTION_VERBOSE:
+        options->render.verbose = true;
+        return 0;
+    case OPTION_SUGGEST:
+        options->suggest = true;
+        return 0;
+    default:
+        return accept_value(options, command, option, argument);
+    }
+}
+
+// --- all of them --------------------------------------------------------------------------------
+
+// A mistake in these files must show before a command is run for an hour.
+static int check_files(const struct format_options *options, const char *command) {
+    struct report *scratch = report_new();
+    int result = 0;
+    for (uint32_t i = 0; i < options->report.suppression_count; i++)
+        if (suppress_load(scratch, options->suppressions[i]) < 0)
+            result =
+                error_usage(command, "--suppressions=%s cannot be used", options->suppressions[i]);
+    for (uint32_t i = 0; i < options->report.baseline_count; i++)
+        if (report_add_path(scratch, options->baselines[i]) < 0)
+            result = error_usage(command, "--baseline=%s cannot be used", options->baselines[i]);
+    report_free(scratch);
+    return result;
+}
+
+int format_options_check(const struct format_options *options, const char *command) {
+    uint32_t without_file = 0;
+    for (uint32_t i = 0; i < options->output_count; i++) {
+        const struct format_output *output = &options->outputs[i];
+        without_file += output->file == NULL;
+        const char *file = output->file ? output->file : options->output;
+        for (uint32_t k = 0; k < i; k++) {
+            const struct format_output *other = &options->outputs[k];
+            const char *others = other->file ? other->file : options->output;
+            if (file && others && strcmp(file, others) == 0)
+                return error_usage(command, "two formats would be written to %s", file);
+        }
+    }
+    if (without_file > 1)
+        return error_usage(command, "only one format can go to the standard output: name a file "
+                                    "for the others, as in --format=json:FILE");
+    return check_files(options, command);
+}
+
+static bool goes_to(FILE *stream, bool is_text, enum color_when when) {
+    const char *no_color = getenv("NO_COLOR"), *terminal = getenv("TERM");
+    if (when != COLOR_AUTO)
+        return is_text && when == COLOR_ALWAYS;
+    return is_text && isatty(fileno(stream)) && !(no_color && *no_color) &&
+           !(terminal && strcmp(terminal, "dumb") == 0);
+}
+
+static uint32_t width_of(FILE *stream) {
+    struct winsize size;
+    if (!isatty(fileno(stream)))
+        return 0;
+    if (ioctl(fileno(stream), TIOCGWINSZ, &size) == 0 && size.ws_col)
+        return size.ws_col;
+    return 80;
+}
+
+static int write_to(const struct format_options *options, const struct report *report,
+                    enum format format, FILE *stream) {
+    struct render_options render = options->render;
+    render.color = goes_to(stream, format == FORMAT_TEXT, options->color);
+    render.width = width_of(stream);
+    if (format == FORMAT_PPROF && isatty(fileno(stream))) {
+        error_say("a pprof profile is binary, and this is a terminal: use --format=pprof:FILE");
+        return STATUS_FAILED;
+    }
+    if (options->suggest && format == FORMAT_TEXT) {
+        suppress_suggest(report, stream);
+        return fflush(stream) == 0 ? STATUS_OK : STATUS_FAILED;
+    }
+    return report_write(report, format, stream, &render) < 0 ? STATUS_FAILED : STATUS_OK;
+}
+
+static int write_file(const struct format_options *options, const struct report *report,
+                      enum format format, const char *path) {
+    FILE *file = fopen(path, "we");
+    if (!file) {
+        error_say("%s: cannot write the report: %s", path, strerror(errno));
+        return STATUS_FAILED;
+    }
+    int status = write_to(options, report, format, file);
+    if (fclose(file) != 0 && status == STATUS_OK) {
+        error_say("%s: cannot write the report: %s", path, strerror(errno));
+        status = STATUS_FAILED;
+    }
+    return status;
+}
+
+int format_options_write(const struct format_options *options, const struct report *report,
+                         FILE *stream, bool quiet) {
+    int status = STATUS_OK;
+    bool has_main = false;
+    for (uint32_t i = 0; i < options->output_count; i++) {
+        const struct format_output *output = &options->outputs[i];
+        const char *file = output->file ? output->file : options->output;
+        int this = STATUS_OK;
+        has_main |= output->file == NULL;
+        if (file)
+            this = write_file(options, report, output->format, file);
+        else if (!quiet)
+            this = write_to(options, report, output->format, stream);
+        status = status ? status : this;
+    }
+    if (has_main)
+        return status;
+    int this = STATUS_OK;
+    if (options->output)
+        this = write_file(options, report, FORMAT_TEXT, options->output);
+    else if (!quiet)
+        this = write_to(options, report, FORMAT_TEXT, stream);
+    return status ? status : this;
+}
+
+int format_options_status(const struct format_options *options, const struct report *report) {
+    return report_failures(report, options->fail_on) ? options->exit_code : STATUS_OK;
+}
+
+void format_options_free(struct format_options *options) {
+    free(options->outputs);
+    free(options->suppressions);
+    free(options->baselines);
+    options->outputs = NULL;
+    options->suppressions = options->baselines = NULL;
+}

@@ -1,0 +1,444 @@
+// The report as text, by the library's own renderer (report/text.h): here to a FILE, with names and
+// lines from libdw, in colour where asked, and cut to the terminal's width.
+#include "errors.h"
+#include "format.h"
+#include "suppress.h"
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+enum {
+    FRAME_COLUMN = 40, // of text.c: where a frame's place starts
+    FUNCTION_MIN = 24, // columns that a function's name keeps
+    PLACE_MIN = 24,
+    NAMED_MAX = 8, // processes that one line names
+    NAME_BYTES = 1024
+};
+
+#define BOLD "\033[1m"
+#define DIM "\033[2m"
+#define RED "\033[1;31m"
+#define YELLOW "\033[33m"
+#define GREEN "\033[32m"
+#define RESET "\033[0m"
+
+struct writer {
+    const struct report *report;
+    const struct render_options *options;
+    FILE *out;
+    struct text_sink sink;
+    const char *style;                    // of the lines that follow; NULL plain
+    bool style_once;                      // of the next line only
+    const struct report_finding *finding; // whose stacks are being named
+    char function[NAME_BYTES], file[NAME_BYTES];
+};
+
+// --- lines --------------------------------------------------------------------------------------
+
+static void write_line(void *context, const char *line, size_t len_bytes) {
+    struct writer *writer = context;
+    const char *end = len_bytes > 2 ? memmem(line + 2, len_bytes - 2, "==", 2) : NULL;
+    if (!writer->options->color || !end) {
+        fwrite(line, 1, len_bytes, writer->out);
+        return;
+    }
+    size_t front = (size_t)(end + 2 - line);
+    fprintf(writer->out, DIM "%.*s" RESET, (int)front, line);
+    if (writer->style)
+        fprintf(writer->out, "%s%.*s" RESET "\n", writer->style, (int)(len_bytes - front - 1),
+                line + front);
+    else
+        fwrite(line + front, 1, len_bytes - front, writer->out);
+    if (writer->style_once)
+        writer->style = NULL;
+    writer->style_once = false;
+}
+
+// A line that text.c has no words for.
+static void say(struct writer *writer, const char *text) {
+    char line[TEXT_LINE_BYTES];
+    struct text_buffer out = text_buffer(line, sizeof line - 1);
+    text_string(&out, "==");
+    text_decimal(&out, writer->sink.pid);
+    text_string(&out, "== ");
+    text_foreign(&out, text);
+    line[out.len_bytes++] = '\n';
+    write_line(writer, line, out.len_bytes);
+}
+
+static void note(struct writer *writer, const char *text) {
+    text_note(&writer->sink, text);
+}
+
+// --- frames -------------------------------------------------------------------------------------
+
+// Cuts from the middle of a name what is more than `room`: both its ends say something.
+static void shorten(char *text, size_t room) {
+    size_t len = strlen(text);
+    if (len <= room || room < 8)
+        return;
+    size_t front = (room - 3) * 2 / 3, back = room - 3 - front;
+    memcpy(text + front, "...", 3);
+    memmove(text + front + 3, text + len - back, back + 1);
+}
+
+// Of a C++ function, the parameters go first.
+static void drop_parameters(char *function) {
+    size_t len = strlen(function);
+    int depth = 0;
+    if (len == 0 || function[len - 1] != ')')
+        return;
+    for (size_t i = len; i-- > 0;) {
+        depth += function[i] == ')' ? 1 : function[i] == '(' ? -1 : 0;
+        if (depth == 0) {
+            if (i > 0)
+                function[i] = '\0';
+            return;
+        }
+    }
+}
+
+static void cut_front(char *path, size_t room) {
+    size_t len = strlen(path);
+    if (len <= room || room < 8)
+        return;
+    memmove(path, "...", 3);
+    memmove(path + 3, path + len - (room - 3), room - 3 + 1);
+}
+
+// What does not fit a line of the terminal: "==PID==     #N FUNCTION   FILE:LINE".
+static void fit(struct writer *writer) {
+    char front[32];
+    int margin = snprintf(front, sizeof front, "==%u== ", writer->sink.pid);
+    size_t width = writer->options->width;
+    size_t line = (size_t)margin + FRAME_COLUMN; // where the place starts, mostly
+    if (width == 0)
+        return;
+    if (width < line + PLACE_MIN)
+        width = line + PLACE_MIN;
+    cut_front(writer->file, width - line - strlen(":12345"));
+    size_t place = strlen(writer->file) + strlen(":12345");
+    size_t room = width - (size_t)margin - strlen("    #12 ") - place - 1;
+    if (room < FUNCTION_MIN)
+        room = FUNCTION_MIN;
+    if (strlen(writer->function) > room)
+        drop_parameters(writer->function);
+    shorten(writer->function, room);
+}
+
+static void copy(char *out, const char *text) {
+    snprintf(out, NAME_BYTES, "%s", text ? text : "");
+}
+
+enum stack_number { // what the renderer's stack ids mean here
+    STACK_BIRTH = 1,
+    STACK_END_OF_STREAM,
+    STACK_ERROR,
+    STACK_SHUTDOWN
+};
+
+static const struct report_stack *stack_numbered(const struct report_socket *socket, uint32_t id) {
+    switch (id) {
+    case STACK_BIRTH:
+        return socket->birth;
+    case STACK_END_OF_STREAM:
+        return socket->end_of_stream;
+    case STACK_ERROR:
+        return socket->error;
+    case STACK_SHUTDOWN:
+        return socket->shutdown;
+    default:
+        return NULL;
+    }
+}
+
+static bool name_frame(void *context, uint32_t id, uint32_t index, struct text_frame *out) {
+    struct writer *writer = context;
+    const struct report_stack *stack = stack_numbered(writer->finding->sockets[0], id);
+    if (!stack || index >= stack->frame_count)
+        return false;
+    const struct report_frame *frame = &stack->frames[index];
+    copy(writer->function, frame->function);
+    copy(writer->file, frame->file ? format_path(frame->file) : NULL);
+    fit(writer);
+    *out = (struct text_frame){
+        .function = frame->function ? writer->function : NULL,
+        .function_offset = frame->function_offset,
+        .module = frame->module,
+        .module_offset = frame->module_offset,
+        .file = frame->file ? writer->file : NULL,
+        .line = frame->line,
+        .hidden = frame->hidden,
+    };
+    return true;
+}
+
+// --- findings -----------------------------------------------------------------------------------
+
+// A record as the renderer wants it: with our numbers for its stacks.
+static struct ledger_record record_of(const struct report_socket *socket) {
+    struct ledger_record record = socket->record;
+    record.birth_stack = socket->birth ? STACK_BIRTH : LEDGER_NO_STACK;
+    record.eof_stack = socket->end_of_stream ? STACK_END_OF_STREAM : LEDGER_NO_STACK;
+    record.error_stack = socket->error ? STACK_ERROR : LEDGER_NO_STACK;
+    record.shutdown_stack = socket->shutdown ? STACK_SHUTDOWN : LEDGER_NO_STACK;
+    return record;
+}
+
+static void name_processes(struct writer *writer, const struct report_class *merged) {
+    char memory[TEXT_LINE_BYTES / 2];
+    struct text_buffer line = text_buffer(memory, sizeof memory);
+    text_string(&line, merged->finding_count == 1 ? "  in process " : "  in processes ");
+    for (uint32_t i = 0; i < merged->finding_count && i < NAMED_MAX; i++) {
+        const struct report_process *process = merged->findings[i]->process;
+        text_string(&line, i ? ", " : "");
+        text_decimal(&line, process->pid);
+        text_string(&line, " ");
+        text_foreign(&line, report_program(process));
+    }
+    if (merged->finding_count > NAMED_MAX) {
+        text_string(&line, " and ");
+        text_decimal(&line, merged->finding_count - NAMED_MAX);
+        text_string(&line, " more");
+    }
+    say(writer, memory);
+}
+
+static void write_sockets(struct writer *writer, const struct report_class *merged) {
+    uint32_t front = writer->sink.pid, listed = 0;
+    for (uint32_t i = 0; i < merged->finding_count; i++) {
+        const struct report_finding *finding = merged->findings[i];
+        writer->sink.pid = finding->process->pid;
+        for (uint32_t k = 0; k < finding->socket_count && listed < writer->options->max_sockets;
+             k++, listed++) {
+            const struct report_socket *socket = finding->sockets[k];
+            struct ledger_record record = record_of(socket);
+            text_socket(&writer->sink, &record,
+                        socket->fd_count == record.fd_count && socket->fd_count ? socket->fds
+                                                                                : NULL);
+        }
+    }
+    writer->sink.pid = front;
+    text_more(&writer->sink, merged->socket_count - listed);
+}
+
+static void write_class(struct writer *writer, const struct report_class *merged, bool several) {
+    const struct report_finding *sample = merged->findings[0];
+    struct text_namer namer = {name_frame, writer};
+    struct ledger_record record = record_of(sample->sockets[0]);
+    writer->finding = sample;
+    if (several)
+        writer->sink.pid = sample->process->pid;
+    // text_finding() writes its headline and the stacks at one go.
+    writer->style = sample->is_leak ? RED : YELLOW;
+    writer->style_once = true;
+    text_finding(&writer->sink, sample->verdict, merged->socket_count, &record, &namer);
+    if (several)
+        name_processes(writer, merged);
+    write_sockets(writer, merged);
+}
+
+static bool is_listed(const struct writer *writer, const struct report_class *merged) {
+    const struct report_finding *sample = merged->findings[0];
+    return format_is_shown(sample, writer->options) &&
+           (!sample->is_known || writer->options->verbose);
+}
+
+// --- head and tail ------------------------------------------------------------------------------
+
+static const char *when_of(const struct report_process *process) {
+    switch (process->ended) {
+    case REPORT_EXIT:
+        return "at exit of";
+    case REPORT_UNDERSCORE_EXIT:
+        return "at _exit of";
+    case REPORT_SIGNAL:
+        switch (process->end_status) {
+        case 128 + 1:
+            return "at SIGHUP in";
+        case 128 + 2:
+            return "at SIGINT in";
+        case 128 + 15:
+            return "at SIGTERM in";
+        default:
+            return "at a signal in";
+        }
+    case REPORT_KILLED:
+        return "last known, when it was killed, of";
+    case REPORT_EXEC:
+        return "at exec in";
+    case REPORT_RUNNING:
+    case REPORT_ENDED_COUNT:
+        break;
+    }
+    return process->is_observed ? "now in" : "last known of the running";
+}
+
+static void write_head(struct writer *writer, uint32_t shown_processes) {
+    const struct report *report = writer->report;
+    struct text_head head = {0};
+    char program[NAME_BYTES], when[64];
+    for (uint32_t i = 0; i < report->class_count; i++) {
+        const struct report_class *merged = &report->classes[i];
+        const struct report_finding *sample = merged->findings[0];
+        if (!sample->is_leak || sample->suppressed_by)
+            continue;
+        head.findings++;
+        *(verdict_group(sample->verdict) == GROUP_DEAD ? &head.dead : &head.close_wait) +=
+            merged->socket_count;
+    }
+    writer->style = head.findings ? BOLD : GREEN;
+    if (report->process_count == 1) {
+        head.when = when_of(report->processes[0]);
+        head.program = report_program(report->processes[0]);
+    } else {
+        if (shown_processes)
+            snprintf(when, sizeof when, "in %u of", shown_processes);
+        else
+            snprintf(when, sizeof when, "in");
+        snprintf(program, sizeof program, "%u processes%s%s", report->process_count,
+                 writer->options->program ? " of " : "",
+                 writer->options->program ? writer->options->program : "");
+        head.when = when;
+        head.program = program;
+    }
+    text_headline(&writer->sink, &head);
+    writer->style = NULL;
+}
+
+static void write_summary(struct writer *writer) {
+    struct text_totals totals = {0};
+    struct ledger_counters counters = {0};
+    for (uint32_t i = 0; i < writer->report->process_count; i++) {
+        const struct report_process *process = writer->report->processes[i];
+        totals.close_wait += process->totals.close_wait;
+        totals.dead += process->totals.dead;
+        totals.open += process->totals.open;
+        totals.inherited += process->totals.inherited;
+        totals.not_tracked += process->totals.not_tracked;
+        counters.closed += process->counters.closed;
+    }
+    writer->style = BOLD;
+    text_summary(&writer->sink, &totals, &counters);
+    writer->style = NULL;
+}
+
+static void note_count(struct writer *writer, uint64_t count, const char *what) {
+    char text[192];
+    if (count == 0)
+        return;
+    snprintf(text, sizeof text, "%llu %s", (unsigned long long)count, what);
+    note(writer, text);
+}
+
+// What was not seen. The words of preload/report/report.c.
+static void write_limits(struct writer *writer) {
+    struct ledger_counters sum = {0};
+    for (uint32_t i = 0; i < writer->report->process_count; i++) {
+        const struct ledger_counters *counters = &writer->report->processes[i]->counters;
+        sum.untracked_records += counters->untracked_records;
+        sum.untracked_fds += counters->untracked_fds;
+        sum.stacks_lost += counters->stacks_lost;
+        sum.snapshots_lost += counters->snapshots_lost;
+    }
+    note_count(writer, sum.untracked_records,
+               "sockets not tracked: ledger full, or no memory for it");
+    note_count(writer, sum.untracked_fds,
+               "sockets not tracked: file descriptor beyond the ledger's table");
+    note_count(writer, sum.stacks_lost,
+               "stacks not recorded: stack table full, or no memory for it");
+    note_count(writer, sum.snapshots_lost, "reports given up: no memory to look at all sockets");
+}
+
+static void write_unwatched(struct writer *writer) {
+    const struct report *report = writer->report;
+    char memory[TEXT_LINE_BYTES - 64];
+    struct text_buffer line = text_buffer(memory, sizeof memory);
+    uint64_t count = 0;
+    text_decimal(&line, report->summary.unwatched);
+    text_string(&line, report->summary.unwatched == 1 ? " process" : " processes");
+    text_string(&line, " could not be watched: ");
+    for (uint32_t i = 0; i < report->process_count; i++) {
+        const struct report_process *process = report->processes[i];
+        if (!process->unwatched || count++ >= NAMED_MAX)
+            continue;
+        text_string(&line, count > 1 ? ", " : "");
+        text_decimal(&line, process->pid);
+        text_char(&line, ' ');
+        text_string(&line, process->exe);
+        text_string(&line, " (");
+        text_string(&line, process->unwatched);
+        text_char(&line, ')');
+    }
+    if (count > NAMED_MAX)
+        text_string(&line, ", ...");
+    if (report->summary.unwatched)
+        note(writer, memory);
+}
+
+static void write_notes(struct writer *writer, bool several) {
+    const struct report *report = writer->report;
+    uint32_t front = writer->sink.pid;
+    for (uint32_t i = 0; i < report->process_count; i++) {
+        const struct report_process *process = report->processes[i];
+        if (several)
+            writer->sink.pid = process->pid;
+        for (uint32_t k = 0; k < process->note_count; k++)
+            note(writer, process->notes[k]);
+    }
+    writer->sink.pid = front;
+    for (uint32_t i = 0; i < report->note_count; i++)
+        note(writer, report->notes[i]);
+}
+
+static void write_rules(struct writer *writer) {
+    const struct report *report = writer->report;
+    const struct suppressions *all = report->suppressions;
+    char text[TEXT_LINE_BYTES / 2];
+    for (uint32_t i = 0; writer->options->verbose && all && i < all->count; i++)
+        if (all->rules[i].sockets == 0) {
+            snprintf(text, sizeof text, "unused suppression %s (%s:%u)", all->rules[i].text,
+                     all->rules[i].file, all->rules[i].line);
+            note(writer, text);
+        }
+    if (report->summary.known) {
+        snprintf(text, sizeof text, "%llu of them known from the baseline%s",
+                 (unsigned long long)report->summary.known,
+                 writer->options->verbose ? "" : ", and not listed (--verbose lists them)");
+        note(writer, text);
+    }
+    if (report->summary.suppressed || all) {
+        snprintf(text, sizeof text, "%llu suppressed by %u rule%s",
+                 (unsigned long long)report->summary.suppressed, report->summary.rules_used,
+                 report->summary.rules_used == 1 ? "" : "s");
+        note(writer, text);
+    }
+}
+
+static uint32_t processes_with_leaks(const struct report *report) {
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < report->process_count; i++)
+        count += report->processes[i]->totals.close_wait + report->processes[i]->totals.dead > 0;
+    return count;
+}
+
+void format_text(const struct report *report, FILE *out, const struct render_options *options) {
+    struct writer writer = {.report = report, .options = options, .out = out};
+    bool several = report->process_count > 1;
+    writer.sink.write_line = write_line;
+    writer.sink.context = &writer;
+    uint32_t front = report->process_count ? report->processes[0]->pid : 0;
+    writer.sink.pid = front;
+    write_head(&writer, processes_with_leaks(report));
+    for (uint32_t i = 0; i < report->class_count; i++)
+        if (is_listed(&writer, &report->classes[i]))
+            write_class(&writer, &report->classes[i], several);
+    writer.sink.pid = front;
+    write_summary(&writer);
+    writer.style = YELLOW;
+    write_limits(&writer);
+    write_unwatched(&writer);
+    write_notes(&writer, several);
+    writer.style = NULL;
+    write_rules(&writer);
+}

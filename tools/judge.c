@@ -1,0 +1,286 @@
+#include "judge.h"
+#include "gather.h"
+#include "procfs.h"
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+
+static uint64_t monotonic_ns(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+// --- order --------------------------------------------------------------------------------------
+
+static int by_start(const void *a, const void *b) {
+    const struct report_process *one = *(struct report_process *const *)a;
+    const struct report_process *other = *(struct report_process *const *)b;
+    if (!one->unwatched != !other->unwatched)
+        return one->unwatched ? 1 : -1;
+    if (one->created_ns != other->created_ns)
+        return one->created_ns < other->created_ns ? -1 : 1;
+    return one->pid < other->pid ? -1 : one->pid > other->pid;
+}
+
+static bool is_watched(const struct report_process *process) {
+    return !process->is_judged && !process->unwatched;
+}
+
+static bool same_process(const struct report_process *a, const struct report_process *b) {
+    return a->pid == b->pid && a->start_time_ticks == b->start_time_ticks &&
+           strcmp(a->boot_id, b->boot_id) == 0;
+}
+
+// --- exec ---------------------------------------------------------------------------------------
+
+// A later image's report did not know that end of stream had been read. Whoever read it went on, to
+// exec, without closing: that is due at once (DESIGN.md section 5).
+static void judge_told(struct ledger_record *record) {
+    struct ledger_snapshot *snapshot = &record->snapshot;
+    bool is_others = snapshot->flags & (SNAPSHOT_HELD_BY_PARENT | SNAPSHOT_STANDARD_STREAM);
+    if ((snapshot->flags & SNAPSHOT_TAKEN) && snapshot->state == STATE_CLOSE_WAIT && !is_others)
+        snapshot->verdict = VERDICT_EOF_IGNORED;
+}
+
+// Gives a socket that a later image found open the origin that the earlier one knows.
+static void inherit(struct report_socket *socket, const struct report_socket *earlier) {
+    struct ledger_record *record = &socket->record;
+    const struct ledger_record *from = &earlier->record;
+    if (record->birth_call == CALL_UNKNOWN && from->birth_call != CALL_UNKNOWN) {
+        record->birth_call = from->birth_call;
+        record->birth_ns = from->birth_ns;
+        record->birth_tid = from->birth_tid;
+        record->provenance = from->provenance;
+        socket->birth = earlier->birth;
+    }
+    if (!record->eof_ns && from->eof_ns) {
+        record->eof_ns = from->eof_ns;
+        record->eof_call = from->eof_call;
+        record->eof_tid = from->eof_tid;
+        socket->end_of_stream = earlier->end_of_stream;
+        judge_told(record);
+    }
+    if (!record->family)
+        record->family = from->family;
+    if (!record->type)
+        record->type = from->type;
+    if (!record->peer.family)
+        record->peer = from->peer;
+    record->flags |= from->flags;
+    socket->hints |= HINT_INHERITED;
+}
+
+static int by_inode(const void *a, const void *b) {
+    const struct report_socket *one = *(struct report_socket *const *)a;
+    const struct report_socket *other = *(struct report_socket *const *)b;
+    return one->record.inode < other->record.inode ? -1 : one->record.inode > other->record.inode;
+}
+
+static struct report_socket **sorted_by_inode(const struct report_process *process) {
+    struct report_socket **sorted = calloc(process->socket_count + 1u, sizeof *sorted);
+    for (uint32_t i = 0; sorted && i < process->socket_count; i++)
+        sorted[i] = &process->sockets[i];
+    if (sorted)
+        qsort(sorted, process->socket_count, sizeof *sorted, by_inode);
+    return sorted;
+}
+
+static struct report_socket *find_inode(struct report_socket **sorted, uint32_t count,
+                                        uint64_t inode) {
+    struct report_socket wanted = {.record.inode = inode}, *key = &wanted;
+    struct report_socket **found = bsearch(&key, sorted, count, sizeof *sorted, by_inode);
+    return found ? *found : NULL;
+}
+
+// `later` is the next image of `earlier`. Whatever is still open of the earlier one's sockets is
+// the later one's now; those without CLOEXEC that it never touched, and that no look at the kernel
+// found, cannot be told from those with it, which exec closed: they are left out, and said.
+static void join(struct report *report, struct report_process *earlier,
+                 struct report_process *later) {
+    struct report_socket **sorted = sorted_by_inode(earlier);
+    uint32_t joined = 0;
+    for (uint32_t i = 0; sorted && i < later->socket_count; i++) {
+        struct report_socket *from =
+            find_inode(sorted, earlier->socket_count, later->sockets[i].record.inode);
+        if (!from)
+            continue;
+        inherit(&later->sockets[i], from);
+        joined++;
+    }
+    free(sorted);
+    bool is_known = later->has_snapshot || later->is_observed;
+    if (joined < earlier->socket_count && !is_known)
+        report_process_note(report, later,
+                            "ended without a report: which sockets exec left to it, and were still "
+                            "open, is not known");
+    earlier->ended = REPORT_EXEC;
+    earlier->socket_count = 0;
+}
+
+static void join_images(struct report *report) {
+    for (uint32_t i = 0; i + 1 < report->process_count; i++) {
+        struct report_process *earlier = report->processes[i];
+        if (!is_watched(earlier) || earlier->ended != REPORT_RUNNING)
+            continue;
+        for (uint32_t j = i + 1; j < report->process_count; j++) {
+            struct report_process *later = report->processes[j];
+            if (!is_watched(later) || !same_process(earlier, later))
+                continue;
+            join(report, earlier, later);
+            break;
+        }
+    }
+}
+
+// --- those without a last report ----------------------------------------------------------------
+
+// A ledger whose process has not ended by itself: still running, or killed.
+static void find_end(struct report *report, struct report_process *process) {
+    if (process->ended != REPORT_RUNNING || process->is_observed)
+        return;
+    struct procfs_status status;
+    const char *boot_id = gather_boot_id(report);
+    bool same_boot = boot_id[0] && strcmp(boot_id, process->boot_id) == 0;
+    if (same_boot && procfs_status((pid_t)process->pid, &status) == 0 &&
+        status.start_ticks == process->start_time_ticks && status.state != 'Z' &&
+        status.state != 'X') {
+        process->now_ns = monotonic_ns();
+        return;
+    }
+    process->ended = REPORT_KILLED;
+}
+
+static struct verdict_rules rules_of(const struct report_process *process,
+                                     const struct report_options *options) {
+    return (struct verdict_rules){
+        .inet_sockets = true,
+        .unix_sockets = options->unix_sockets,
+        .grace_ms = options->grace_ms,
+        .process = process->process,
+    };
+}
+
+static enum verdict last_known(struct report_socket *socket, const struct report_options *options) {
+    struct ledger_record *record = &socket->record;
+    struct ledger_snapshot *snapshot = &record->snapshot;
+    struct report_process *process = socket->process;
+    socket->hints |= HINT_LAST_KNOWN;
+    // A live report found it leaked, and it was not closed since: CLOSE_WAIT has no way back.
+    bool was_leaked = (snapshot->flags & SNAPSHOT_TAKEN) &&
+                      verdict_is_leak((enum verdict)snapshot->verdict) &&
+                      record->error_ns <= snapshot->taken_ns;
+    if (was_leaked)
+        return record->eof_ns && snapshot->state == STATE_CLOSE_WAIT
+                   ? VERDICT_EOF_IGNORED
+                   : (enum verdict)snapshot->verdict;
+    *snapshot = (struct ledger_snapshot){0};
+    struct verdict_rules rules = rules_of(process, options);
+    enum verdict verdict = verdict_of(record, &rules);
+    if (!verdict_is_leak(verdict))
+        return verdict;
+    // The fork that made this process left it a copy; it is for its parent to close.
+    if (verdict_is_inherited(record, process->process))
+        return VERDICT_OPEN;
+    uint64_t told_ns = record->error_ns > record->eof_ns ? record->error_ns : record->eof_ns;
+    bool is_due = process->now_ns == 0 || told_ns > process->now_ns ||
+                  process->now_ns - told_ns >= (uint64_t)options->grace_ms * 1000000;
+    return is_due ? verdict : VERDICT_OPEN;
+}
+
+static enum verdict judge_socket(struct report_socket *socket,
+                                 const struct report_options *options) {
+    struct report_process *process = socket->process;
+    struct ledger_record *record = &socket->record;
+    if (process->is_observed) {
+        struct verdict_rules rules = rules_of(process, options);
+        return verdict_of(record, &rules);
+    }
+    if (!process->has_snapshot)
+        return last_known(socket, options);
+    if (record->snapshot.flags & SNAPSHOT_TAKEN)
+        return (enum verdict)record->snapshot.verdict;
+    // Opened by another thread after the last look: there was no time to leak it.
+    socket->hints |= HINT_LAST_KNOWN;
+    return record->type == SOCK_STREAM && record->family != AF_UNIX ? VERDICT_OPEN
+                                                                    : VERDICT_NOT_JUDGED;
+}
+
+static void set_hints(struct report_socket *socket) {
+    uint16_t flags = socket->record.snapshot.flags;
+    if (verdict_is_inherited(&socket->record, socket->process->process) &&
+        !socket->process->is_judged)
+        socket->hints |= HINT_INHERITED;
+    if (flags & SNAPSHOT_HELD_BY_PARENT)
+        socket->hints |= HINT_HELD_BY_PARENT;
+    if (flags & SNAPSHOT_READER_WENT_ON)
+        socket->hints |= HINT_READER_GONE;
+    if (socket->fd_count > 1)
+        socket->hints |= HINT_DUPLICATED;
+}
+
+static void judge_process(struct report_process *process, const struct report_options *options) {
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < process->socket_count; i++) {
+        struct report_socket *socket = &process->sockets[i];
+        enum verdict verdict = judge_socket(socket, options);
+        if (verdict_group(verdict) == GROUP_NONE)
+            continue;
+        socket->record.snapshot.verdict = (uint8_t)verdict;
+        set_hints(socket);
+        process->sockets[kept++] = *socket;
+    }
+    process->socket_count = kept;
+}
+
+// --- one socket, several processes --------------------------------------------------------------
+
+static const struct report_process *parent_of(const struct report *report,
+                                              const struct report_process *child) {
+    for (uint32_t i = report->process_count; i-- > 0;) {
+        const struct report_process *process = report->processes[i];
+        if (process->pid == child->parent_pid && process != child && is_watched(process) &&
+            process->created_ns <= child->created_ns &&
+            strcmp(process->boot_id, child->boot_id) == 0)
+            return process;
+    }
+    return NULL;
+}
+
+// A fork's copy of a socket that its parent leaks, too, is the parent's finding: one socket, one
+// missing close. The library sees to it while the parent lives; this is for when it does not.
+static void leave_to_parent(const struct report *report, struct report_process *child) {
+    const struct report_process *parent = parent_of(report, child);
+    if (!parent)
+        return;
+    struct report_socket **sorted = sorted_by_inode(parent);
+    for (uint32_t i = 0; sorted && i < child->socket_count; i++) {
+        struct ledger_record *record = &child->sockets[i].record;
+        const struct report_socket *parents =
+            verdict_is_inherited(record, child->process)
+                ? find_inode(sorted, parent->socket_count, record->inode)
+                : NULL;
+        if (!parents || !verdict_is_leak((enum verdict)parents->record.snapshot.verdict))
+            continue;
+        record->snapshot.verdict = VERDICT_OPEN;
+        record->snapshot.flags |= SNAPSHOT_HELD_BY_PARENT;
+        child->sockets[i].hints |= HINT_HELD_BY_PARENT;
+    }
+    free(sorted);
+}
+
+void judge_report(struct report *report, const struct report_options *options) {
+    if (report->process_count)
+        qsort(report->processes, report->process_count, sizeof(struct report_process *), by_start);
+    join_images(report);
+    for (uint32_t i = 0; i < report->process_count; i++)
+        if (is_watched(report->processes[i]))
+            find_end(report, report->processes[i]);
+    for (uint32_t i = 0; i < report->process_count; i++)
+        if (!report->processes[i]->is_judged)
+            judge_process(report->processes[i], options);
+    for (uint32_t i = 0; i < report->process_count; i++)
+        if (is_watched(report->processes[i]))
+            leave_to_parent(report, report->processes[i]);
+}

@@ -1,0 +1,142 @@
+// What the kernel says of a live process, over what its ledger knows.
+#include "errors.h"
+#include "gather.h"
+#include <stdlib.h>
+#include <string.h>
+
+static bool same_exe(const char *ledgers, const char *observed) {
+    static const char deleted[] = " (deleted)"; // proc(5), of /proc/PID/exe
+    size_t len = strlen(ledgers);
+    return strncmp(ledgers, observed, len) == 0 &&
+           (observed[len] == '\0' || strcmp(observed + len, deleted) == 0);
+}
+
+// The ledger that belongs to the image which runs now; a new process where there is none.
+static struct report_process *process_for(struct report *report,
+                                          const struct report_process_facts *facts) {
+    const char *boot_id = gather_boot_id(report);
+    struct report_process *process =
+        gather_find(report, facts->pid, facts->start_time_ticks, boot_id);
+    bool is_this = process && !process->is_judged && !process->has_snapshot &&
+                   (!facts->exe || !process->exe[0] || same_exe(process->exe, facts->exe));
+    if (is_this)
+        return process;
+    process = gather_process(report);
+    process->pid = facts->pid;
+    process->start_time_ticks = facts->start_time_ticks;
+    process->boot_id = boot_id;
+    process->created_ns = facts->now_ns;
+    return process;
+}
+
+static int by_inode(const void *a, const void *b) {
+    const struct report_socket *one = a, *other = b;
+    return one->record.inode < other->record.inode ? -1 : one->record.inode > other->record.inode;
+}
+
+// The kernel's ages may be those of a later segment: what the program was told of, it was told when
+// the ledger says. See look_at_age() in preload/report/snapshot.c.
+static void correct_age(struct ledger_record *record, uint64_t now_ns) {
+    struct ledger_snapshot *snapshot = &record->snapshot;
+    uint64_t told_ns = record->error_ns ? record->error_ns : record->eof_ns;
+    if (told_ns == 0 || told_ns > now_ns)
+        return;
+    uint64_t told_ms = (now_ns - told_ns) / 1000000;
+    if (told_ms > UINT32_MAX)
+        told_ms = UINT32_MAX;
+    if (snapshot->state == STATE_CLOSE_WAIT && told_ms > snapshot->state_age_ms)
+        snapshot->state_age_ms = (uint32_t)told_ms;
+    if (snapshot->state == STATE_CLOSE) {
+        snapshot->state_age_ms = (uint32_t)told_ms;
+        snapshot->flags &= (uint16_t)~SNAPSHOT_AGE_IS_BOUND;
+    }
+}
+
+static uint32_t ms_since(uint64_t then_ns, uint64_t now_ns) {
+    return then_ns && then_ns < now_ns ? (uint32_t)((now_ns - then_ns) / 1000000) : 0;
+}
+
+// What only the ledger tells, as the library's own snapshot does it (report/snapshot.c): whose
+// affair the socket is, and how old its state is at least.
+static void explain_snapshot(struct ledger_record *record, uint32_t process) {
+    struct ledger_snapshot *snapshot = &record->snapshot;
+    bool is_found = record->provenance == PROVENANCE_FOUND;
+    if (!is_found)
+        snapshot->flags &= (uint16_t)~SNAPSHOT_STANDARD_STREAM;
+    if (!is_found && !verdict_is_inherited(record, process))
+        snapshot->flags &= (uint16_t)~SNAPSHOT_HELD_BY_PARENT;
+    uint64_t told_ns = record->error_ns ? record->error_ns : record->eof_ns;
+    uint32_t told_ms = ms_since(told_ns, snapshot->taken_ns);
+    if (snapshot->state == STATE_CLOSE && told_ns) {
+        snapshot->state_age_ms = told_ms;
+        snapshot->flags &= (uint16_t)~SNAPSHOT_AGE_IS_BOUND;
+    } else if (snapshot->state == STATE_CLOSE_WAIT && told_ms > snapshot->state_age_ms) {
+        snapshot->state_age_ms = told_ms;
+    }
+}
+
+static void overlay(struct report *report, struct report_socket *socket,
+                    const struct report_socket_facts *facts) {
+    struct ledger_record *record = &socket->record;
+    record->inode = facts->inode;
+    if (facts->family)
+        record->family = facts->family;
+    if (facts->type)
+        record->type = facts->type;
+    if (facts->protocol)
+        record->protocol = facts->protocol;
+    if (facts->local.family)
+        record->local = facts->local;
+    if (facts->peer.family)
+        record->peer = facts->peer;
+    record->snapshot = facts->snapshot;
+    record->snapshot.flags |= SNAPSHOT_TAKEN;
+    explain_snapshot(record, socket->process->process);
+    socket->hints |= facts->hints;
+    if (facts->fd_count) {
+        size_t bytes = facts->fd_count * sizeof *facts->fds;
+        socket->fds = memcpy(arena_take(&report->arena, 1, bytes), facts->fds, bytes);
+        socket->fd_count = facts->fd_count;
+        record->first_fd = facts->fds[0];
+        record->fd_count = (uint16_t)(facts->fd_count < UINT16_MAX ? facts->fd_count : UINT16_MAX);
+    }
+}
+
+int report_observe(struct report *report, const struct report_process_facts *facts) {
+    struct report_process *process = process_for(report, facts);
+    process->is_observed = true;
+    process->now_ns = facts->now_ns;
+    if (facts->parent_pid)
+        process->parent_pid = facts->parent_pid;
+    if (facts->exe && !process->exe[0])
+        process->exe = arena_name(&report->arena, facts->exe);
+    if (!process->cmdline_count)
+        gather_cmdline(report, process, facts->cmdline, facts->cmdline_bytes);
+    if (facts->unwatched)
+        process->unwatched = arena_name(&report->arena, facts->unwatched);
+    if (process->socket_count)
+        qsort(process->sockets, process->socket_count, sizeof *process->sockets, by_inode);
+    struct report_socket *sockets = must_allocate(facts->socket_count, sizeof *sockets);
+    for (uint32_t i = 0; i < facts->socket_count; i++) {
+        struct report_socket wanted = {.record.inode = facts->sockets[i].inode};
+        const struct report_socket *known =
+            process->socket_count
+                ? bsearch(&wanted, process->sockets, process->socket_count, sizeof wanted, by_inode)
+                : NULL;
+        if (known)
+            sockets[i] = *known;
+        else
+            sockets[i].record.provenance = PROVENANCE_FOUND;
+        sockets[i].process = process;
+        if (!known)
+            sockets[i].record.process = process->process;
+        overlay(report, &sockets[i], &facts->sockets[i]);
+        correct_age(&sockets[i].record, facts->now_ns);
+    }
+    free(process->sockets);
+    process->sockets = sockets;
+    process->socket_count = facts->socket_count;
+    for (uint32_t i = 0; i < report->module_count; i++)
+        report->modules[i]->pid = report->modules[i]->pid ? report->modules[i]->pid : facts->pid;
+    return 0;
+}

@@ -1,0 +1,88 @@
+// Reading of options: see commands.h.
+#include "commands.h"
+#include "errors.h"
+#include "suggest.h"
+#include <ctype.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    OPTIONS_MAX = 64
+};
+
+static const struct option *option_of(const struct option *options, int value) {
+    for (; options->name; options++)
+        if (options->val == value)
+            return options;
+    return NULL;
+}
+
+static const char *near_option(const char *word, const struct option *options) {
+    const char *names[OPTIONS_MAX + 1] = {NULL};
+    for (int i = 0; i < OPTIONS_MAX && options[i].name; i++)
+        names[i] = options[i].name;
+    return suggest(word, names);
+}
+
+static int unknown_long_option(const char *command, const char *word,
+                               const struct option *options) {
+    char name[64];
+    snprintf(name, sizeof name, "%.*s", (int)strcspn(word, "="), word);
+    size_t len = strlen(name);
+    unsigned begun = 0;
+    for (const struct option *o = options; o->name; o++)
+        begun += strncmp(o->name, name, len) == 0;
+    if (begun > 1)
+        return error_usage(command, "option '--%s' is ambiguous", name);
+    const char *near = near_option(name, options);
+    if (near)
+        return error_usage(command, "no option '--%s': did you mean '--%s'?", name, near);
+    return error_usage(command, "no option '--%s'", name);
+}
+
+int option_error(const char *command, int result, char **argv, const struct option *options) {
+    const char *word = argv[optind - 1];
+    bool is_long = strncmp(word, "--", 2) == 0;
+    if (result == ':') {
+        const struct option *option = option_of(options, optopt);
+        if (option && (is_long || optopt > 255))
+            return error_usage(command, "option '--%s' needs a value", option->name);
+        return error_usage(command, "option '-%c' needs a value", optopt);
+    }
+    if (optopt == 0 && is_long)
+        return unknown_long_option(command, word + 2, options);
+    const struct option *option = option_of(options, optopt);
+    if (option && is_long)
+        return error_usage(command, "option '--%s' takes no value", option->name);
+    return error_usage(command, "no option '-%c'", isprint(optopt) ? optopt : '?');
+}
+
+bool option_number(const char *text, uint64_t min, uint64_t max, uint64_t *out) {
+    if (!isdigit((unsigned char)*text) || strlen(text) > 19)
+        return false;
+    char *end;
+    *out = strtoull(text, &end, 10);
+    return *end == '\0' && *out >= min && *out <= max;
+}
+
+bool option_time(const char *text, uint64_t *out_ms) {
+    static const struct {
+        const char *unit;
+        double ms;
+    } units[] = {{"", 1e3},    {"ms", 1},   {"s", 1e3},  {"m", 6e4},
+                 {"min", 6e4}, {"h", 36e5}, {"d", 864e5}};
+    size_t digits = strspn(text, "0123456789.");
+    if (!isdigit((unsigned char)*text) || digits > 15)
+        return false;
+    char *end;
+    double number = strtod(text, &end);
+    if (end != text + digits)
+        return false;
+    for (size_t i = 0; i < sizeof units / sizeof *units; i++)
+        if (strcmp(end, units[i].unit) == 0) {
+            *out_ms = (uint64_t)(number * units[i].ms + 0.5);
+            return true;
+        }
+    return false;
+}

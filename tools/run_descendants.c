@@ -1,0 +1,210 @@
+#include "run_descendants.h"
+#include "errors.h"
+#include "procfs.h"
+#include "visibility.h"
+#include <dirent.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum {
+    BUCKETS = 1024,
+    DEPTH_MAX = 256,     // of the tree
+    UNWATCHED_MAX = 1000 // named; more are as bad as these
+};
+
+// A program that a process runs: exec makes another of it.
+struct seen {
+    struct seen *next;
+    pid_t pid;
+    uint64_t start_ticks;
+    dev_t exe_device;
+    ino_t exe_inode;
+    bool is_settled;
+};
+
+struct unwatched {
+    pid_t pid;
+    char *exe;
+    const char *problem;
+};
+
+struct descendants {
+    struct seen *buckets[BUCKETS];
+    struct unwatched *unwatched;
+    uint32_t unwatched_count;
+    bool cannot_look; // the kernel does not tell a process's children
+};
+
+struct descendants *descendants_new(void) {
+    struct descendants *list = must_allocate(1, sizeof *list);
+    char path[64];
+    snprintf(path, sizeof path, "/proc/self/task/%d/children", (int)getpid());
+    list->cannot_look = access(path, R_OK) < 0;
+    return list;
+}
+
+void descendants_free(struct descendants *list) {
+    for (int i = 0; i < BUCKETS; i++)
+        while (list->buckets[i]) {
+            struct seen *seen = list->buckets[i];
+            list->buckets[i] = seen->next;
+            free(seen);
+        }
+    for (uint32_t i = 0; i < list->unwatched_count; i++)
+        free(list->unwatched[i].exe);
+    free(list->unwatched);
+    free(list);
+}
+
+// --- the tree -----------------------------------------------------------------------------------
+
+typedef void each_function(void *context, pid_t pid);
+
+static void walk(pid_t parent, each_function *each, void *context, int depth);
+
+static void walk_children_of_thread(pid_t parent, const char *thread, each_function *each,
+                                    void *context, int depth) {
+    char path[300];
+    char *children = NULL;
+    size_t room = 0;
+    snprintf(path, sizeof path, "/proc/%d/task/%s/children", (int)parent, thread);
+    FILE *file = fopen(path, "re");
+    if (!file)
+        return;
+    ssize_t len = getline(&children, &room, file);
+    fclose(file);
+    for (char *at = children; len > 0;) {
+        char *end;
+        long pid = strtol(at, &end, 10);
+        if (end == at || pid <= 0)
+            break;
+        at = end;
+        each(context, (pid_t)pid);
+        walk((pid_t)pid, each, context, depth + 1);
+    }
+    free(children);
+}
+
+static void walk(pid_t parent, each_function *each, void *context, int depth) {
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%d/task", (int)parent);
+    DIR *threads = depth < DEPTH_MAX ? opendir(path) : NULL;
+    const struct dirent *entry;
+    while (threads && (entry = readdir(threads)))
+        if (entry->d_name[0] != '.')
+            walk_children_of_thread(parent, entry->d_name, each, context, depth);
+    if (threads)
+        closedir(threads);
+}
+
+static bool is_alive(pid_t pid) {
+    struct procfs_status status;
+    return procfs_status(pid, &status) == 0 && status.state != 'Z' && status.state != 'X';
+}
+
+struct each_alive {
+    each_function *each;
+    void *context;
+};
+
+static void if_alive(void *context, pid_t pid) {
+    const struct each_alive *alive = context;
+    if (is_alive(pid))
+        alive->each(alive->context, pid);
+}
+
+void descendants_each(each_function *each, void *context) {
+    struct each_alive alive = {each, context};
+    walk(getpid(), if_alive, &alive, 0);
+}
+
+static void note_any(void *context, pid_t pid) {
+    (void)pid;
+    *(bool *)context = true;
+}
+
+bool descendants_any(void *list) {
+    (void)list;
+    bool any = false;
+    descendants_each(note_any, &any);
+    return any;
+}
+
+// --- who cannot be watched ----------------------------------------------------------------------
+
+void descendants_add_unwatched(struct descendants *list, pid_t pid, const char *exe,
+                               const char *problem) {
+    if (list->unwatched_count == UNWATCHED_MAX)
+        return;
+    list->unwatched =
+        must_reallocate(list->unwatched, list->unwatched_count + 1, sizeof *list->unwatched);
+    list->unwatched[list->unwatched_count++] =
+        (struct unwatched){pid, exe ? must_copy(exe) : NULL, problem};
+}
+
+static bool is_named(const struct descendants *list, pid_t pid, const char *problem) {
+    for (uint32_t i = 0; i < list->unwatched_count; i++)
+        if (list->unwatched[i].pid == pid && strcmp(list->unwatched[i].problem, problem) == 0)
+            return true;
+    return false;
+}
+
+static struct seen *seen_of(struct descendants *list, pid_t pid, const struct stat *exe) {
+    struct procfs_status status;
+    if (procfs_status(pid, &status) < 0 || status.state == 'Z')
+        return NULL;
+    struct seen **bucket = &list->buckets[pid % BUCKETS];
+    for (struct seen *seen = *bucket; seen; seen = seen->next)
+        if (seen->pid == pid && seen->start_ticks == status.start_ticks &&
+            seen->exe_device == exe->st_dev && seen->exe_inode == exe->st_ino)
+            return seen;
+    struct seen *seen = must_allocate(1, sizeof *seen);
+    *seen = (struct seen){.next = *bucket,
+                          .pid = pid,
+                          .start_ticks = status.start_ticks,
+                          .exe_device = exe->st_dev,
+                          .exe_inode = exe->st_ino};
+    *bucket = seen;
+    return seen;
+}
+
+static void look_at(void *context, pid_t pid) {
+    struct descendants *list = context;
+    struct stat exe = {0};
+    char path[32];
+    snprintf(path, sizeof path, "/proc/%d/exe", (int)pid);
+    // Another user's cannot be asked for: then all its programs count as one.
+    if (stat(path, &exe) < 0 && errno == ENOENT)
+        return;
+    struct seen *seen = seen_of(list, pid, &exe);
+    if (!seen || seen->is_settled)
+        return;
+    const char *problem;
+    int result = visibility_of_process(pid, &problem);
+    seen->is_settled = result >= 0;
+    if (result == 1) {
+        char *name = procfs_exe(pid);
+        if (!is_named(list, pid, problem))
+            descendants_add_unwatched(list, pid, name, problem);
+        free(name);
+    }
+}
+
+void descendants_look(void *list) {
+    walk(getpid(), look_at, list, 0);
+}
+
+void descendants_report_unwatched(const struct descendants *list, struct report *report) {
+    for (uint32_t i = 0; i < list->unwatched_count; i++) {
+        const struct unwatched *unwatched = &list->unwatched[i];
+        report_add_unwatched(report, (uint32_t)unwatched->pid, unwatched->exe, unwatched->problem);
+    }
+    if (list->cannot_look)
+        report_note_text(report, "this kernel does not tell a process's children "
+                                 "(CONFIG_PROC_CHILDREN): programs that cannot be watched, such as "
+                                 "statically linked ones, are not noticed");
+}

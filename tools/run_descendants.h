@@ -1,0 +1,34 @@
+// The processes that a command started, seen through /proc while it runs: which of them cannot be
+// watched, and which outlive it.
+//
+// A look finds who is there at that moment. A program that comes and goes between two looks is not
+// noticed when it cannot be watched; one that lives long enough to keep a connection is.
+#ifndef SOCKLEAK_TOOLS_RUN_DESCENDANTS_H
+#define SOCKLEAK_TOOLS_RUN_DESCENDANTS_H
+
+#include "model.h"
+#include <stdbool.h>
+#include <sys/types.h>
+
+struct descendants;
+
+struct descendants *descendants_new(void);
+void descendants_free(struct descendants *list);
+
+// The command itself, where it was clear before its start that it cannot be watched.
+void descendants_add_unwatched(struct descendants *list, pid_t pid, const char *exe,
+                               const char *problem);
+
+// Looks at all descendants of this process.
+void descendants_look(void *list);
+
+// Whether any is left. Zombies do not count.
+bool descendants_any(void *list);
+
+// Tells a report of those that could not be watched, also where that could not be found out.
+void descendants_report_unwatched(const struct descendants *list, struct report *report);
+
+// Calls `each` for those that run now.
+void descendants_each(void (*each)(void *context, pid_t pid), void *context);
+
+#endif

@@ -1,0 +1,20 @@
+// Where the processes of a run leave their ledgers.
+#ifndef SOCKLEAK_TOOLS_RUN_DIRECTORY_H
+#define SOCKLEAK_TOOLS_RUN_DIRECTORY_H
+
+#include <limits.h>
+
+struct run_directory {
+    char path[PATH_MAX]; // absolute
+    char keep[PATH_MAX]; // where the ledgers go in the end; "" when they are removed
+};
+
+// Makes a directory that only this user may read: in memory (tmpfs) where there is such a place, or
+// below `keep`, which is made where it is missing, and may serve several runs at a time. NULL for
+// none. Returns 0, or -errno having said why.
+int run_directory_make(struct run_directory *out, const char *keep);
+
+// Removes it and what is in it; kept ledgers are moved up first. Says what goes wrong.
+void run_directory_end(const struct run_directory *directory);
+
+#endif

@@ -1,0 +1,108 @@
+# The command `sockleak`. Included by the Makefile: uses its BUILD, CC, CPPFLAGS, CFLAGS, LDFLAGS,
+# QUIET and say.
+
+.DEFAULT_GOAL := all
+
+# What it shares with the library, compiled again for it.
+TOOLS_SHARED := preload/base/format.c preload/report/verdict.c preload/report/text.c \
+	preload/report/names.c
+
+# --- layer by layer: each uses only those above it ------------------------------------------------
+
+TOOLS_BASE := errors arena utf8 suggest
+TOOLS_SYSTEM := procfs diag elf_facts remote
+TOOLS_MODEL := model ledger_reader json_reader sources observe
+TOOLS_SYMBOLS := demangle module_file debug_lines symbolize
+TOOLS_JUDGE := judge group suppress baseline finish
+TOOLS_FORMATS := format format_text format_json format_junit format_sarif format_github \
+	format_folded format_pprof format_options
+TOOLS_LIVE := live visibility
+TOOLS_RUN := run_descendants run_directory run_environment run_spawn run_gather
+TOOLS_SCAN := scan_collect scan_group scan_text scan_json
+TOOLS_COMMANDS := options cmd_report cmd_run cmd_dump cmd_scan main
+
+TOOLS_SOURCES := $(patsubst %,tools/%.c,$(TOOLS_BASE) $(TOOLS_SYSTEM) $(TOOLS_MODEL) \
+	$(TOOLS_SYMBOLS) $(TOOLS_JUDGE) $(TOOLS_FORMATS) $(TOOLS_LIVE) $(TOOLS_RUN) $(TOOLS_SCAN) \
+	$(TOOLS_COMMANDS))
+
+# --- how ------------------------------------------------------------------------------------------
+
+TOOLS_PACKAGES := libdw libelf jansson libprotobuf-c zlib libmnl
+# -isystem: others' headers do not keep our warnings.
+TOOLS_CPPFLAGS := -DSOCKLEAK_LIBDIR='"$(LIBDIR)"' -Itools -Ipreload -I$(BUILD)/tools \
+	$(patsubst -I%,-isystem %,$(shell pkg-config --cflags $(TOOLS_PACKAGES)))
+TOOLS_LIBS := $(shell pkg-config --libs $(TOOLS_PACKAGES)) -lstdc++
+
+SOCKLEAK := $(BUILD)/sockleak
+TOOLS := $(SOCKLEAK) # part of `all`
+TOOLS_OBJECTS := $(patsubst %,$(BUILD)/tools/%.o,$(TOOLS_SOURCES) $(TOOLS_SHARED))
+# Everything but main(), for the tests.
+TOOLS_ARCHIVE := $(BUILD)/tools/tools.a
+TOOLS_PROFILE := $(BUILD)/tools/profile.pb-c
+
+.PHONY: tools
+tools: $(SOCKLEAK) ## build the sockleak command
+
+$(SOCKLEAK): $(BUILD)/tools/tools/main.c.o $(TOOLS_ARCHIVE)
+	$(call say,LINK,$@)
+	$(QUIET)$(CC) $(LDFLAGS) -o $@ $^ $(TOOLS_LIBS)
+
+$(TOOLS_ARCHIVE): $(filter-out %/main.c.o,$(TOOLS_OBJECTS)) $(TOOLS_PROFILE).o
+	$(call say,AR,$@)
+	$(QUIET)rm -f $@ && ar rcs $@ $^
+
+$(BUILD)/tools/%.c.o: %.c
+	@mkdir -p $(@D)
+	$(call say,CC,$<)
+	$(QUIET)$(CC) $(CPPFLAGS) $(TOOLS_CPPFLAGS) $(CFLAGS) -c -o $@ $<
+
+$(BUILD)/tools/tools/format_pprof.c.o: $(TOOLS_PROFILE).h
+
+$(TOOLS_PROFILE).c $(TOOLS_PROFILE).h &: tools/profile.proto
+	@mkdir -p $(@D)
+	$(call say,PROTO,$<)
+	$(QUIET)protoc-c --proto_path=tools --c_out=$(@D) $<
+
+# Generated: not held to our warnings.
+$(TOOLS_PROFILE).o: $(TOOLS_PROFILE).c
+	$(call say,CC,$<)
+	$(QUIET)$(CC) $(TOOLS_CPPFLAGS) $(filter-out -W%,$(CFLAGS)) -w -c -o $@ $<
+
+# --- installing: recipes of the Makefile's install and uninstall -------------------------------------
+
+define INSTALL_TOOLS
+install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1 \
+	$(DESTDIR)$(PREFIX)/share/man/man7 $(DESTDIR)$(PREFIX)/share/bash-completion/completions \
+	$(DESTDIR)$(PREFIX)/share/sockleak
+install -m 755 $(SOCKLEAK) $(DESTDIR)$(PREFIX)/bin/sockleak
+install -m 644 tools/man/sockleak.1 $(DESTDIR)$(PREFIX)/share/man/man1/sockleak.1
+install -m 644 tools/man/libsockleak.7 $(DESTDIR)$(PREFIX)/share/man/man7/libsockleak.7
+install -m 644 tools/completions/sockleak.bash \
+	$(DESTDIR)$(PREFIX)/share/bash-completion/completions/sockleak
+install -m 644 tools/sockleak-report.schema.json $(DESTDIR)$(PREFIX)/share/sockleak/
+endef
+
+define UNINSTALL_TOOLS
+rm -f $(DESTDIR)$(PREFIX)/bin/sockleak $(DESTDIR)$(PREFIX)/share/man/man1/sockleak.1 \
+	$(DESTDIR)$(PREFIX)/share/man/man7/libsockleak.7 \
+	$(DESTDIR)$(PREFIX)/share/bash-completion/completions/sockleak \
+	$(DESTDIR)$(PREFIX)/share/sockleak/sockleak-report.schema.json
+endef
+
+# --- its tests: programs that link the archive; the others are Python (tests/tools/test_*.py) --------
+
+TOOL_TESTS := $(patsubst tests/tools/%.c,$(BUILD)/tests/tools/%,$(wildcard tests/tools/test_*.c))
+
+$(BUILD)/tests/tools/%.o: tests/tools/%.c
+	@mkdir -p $(@D)
+	$(call say,CC,$<)
+	$(QUIET)$(CC) $(CPPFLAGS) $(TOOLS_CPPFLAGS) -Itests/tools $(CFLAGS) -c -o $@ $<
+
+TOOL_BENCH := $(BUILD)/tests/tools/bench_symbols
+
+$(TOOL_TESTS) $(TOOL_BENCH): $(BUILD)/tests/tools/%: $(BUILD)/tests/tools/%.o \
+		$(BUILD)/tests/tools/ledger_image.o $(TOOLS_ARCHIVE)
+	$(call say,LINK,$@)
+	$(QUIET)$(CC) $(LDFLAGS) -o $@ $^ $(TOOLS_LIBS) -lcmocka
+
+-include $(wildcard $(BUILD)/tests/tools/*.d) $(TOOLS_OBJECTS:.o=.d) $(TOOLS_PROFILE).d
