@@ -73,7 +73,8 @@ static void look_at_queues(const struct ledger_record *record, struct ledger_sna
 }
 
 static uint32_t since_ms(uint64_t then_ns, uint64_t now_ns) {
-    return then_ns && then_ns < now_ns ? (uint32_t)((now_ns - then_ns) / 1000000) : 0;
+    uint64_t ms = then_ns && then_ns < now_ns ? (now_ns - then_ns) / 1000000 : 0;
+    return ms < UINT32_MAX ? (uint32_t)ms : UINT32_MAX; // after 49 days
 }
 
 static uint32_t smaller(uint32_t a, uint32_t b) {
@@ -133,8 +134,8 @@ static void look_at_tcp(struct ledger_record *record, struct ledger_snapshot *sn
     snapshot->last_data_sent_ms = info.tcpi_last_data_sent;
     snapshot->last_data_recv_ms = info.tcpi_last_data_recv;
     snapshot->flags |= SNAPSHOT_HAS_TCP_INFO;
-    // The SYN that our side sent was acknowledged, or data came: it was ESTABLISHED once.
-    if (info.tcpi_bytes_acked || info.tcpi_bytes_received)
+    // Our SYN was acknowledged, data came, or a round trip was measured: it was ESTABLISHED once.
+    if (info.tcpi_bytes_acked || info.tcpi_bytes_received || info.tcpi_rtt)
         snapshot->flags |= SNAPSHOT_WAS_CONNECTED;
     look_at_age(record, snapshot, &info);
 }

@@ -159,6 +159,38 @@ static uint32_t record_for(const struct snapshot_fd *entry, const struct inode_i
     return make_found_record(entry);
 }
 
+// What the program was told through another fd of the same socket.
+static void merge_told(struct ledger_record *into, const struct ledger_record *from) {
+    if (into->eof_ns == 0 && from->eof_ns) {
+        into->eof_ns = from->eof_ns;
+        into->eof_stack = from->eof_stack;
+        into->eof_tid = from->eof_tid;
+        into->eof_call = from->eof_call;
+    }
+    if (into->error == 0 && from->error) {
+        into->error_ns = from->error_ns;
+        into->error_stack = from->error_stack;
+        into->error_call = from->error_call;
+        into->error = from->error;
+    }
+    if (into->shutdown_ns == 0 && from->shutdown_ns) {
+        into->shutdown_ns = from->shutdown_ns;
+        into->shutdown_stack = from->shutdown_stack;
+    }
+    into->flags |= from->flags;
+}
+
+// A socket that was sent to ourselves (SCM_RIGHTS) has two births and two records: the first one
+// seen stands for both.
+static void unite(struct snapshot_fd *entry, const struct inode_index *index) {
+    uint32_t first = *index_slot(index, entry->inode);
+    if (first == 0 || first == entry->record || !ledger_hold(first))
+        return;
+    merge_told(ledger_record(first), ledger_record(entry->record));
+    ledger_release(entry->record);
+    entry->record = first;
+}
+
 static void add_socket(struct snapshot *out, const struct inode_index *index,
                        const struct snapshot_fd *entry) {
     struct ledger_record *record = ledger_record(entry->record);
@@ -191,10 +223,12 @@ static int explain(struct snapshot *out, struct scratch *scratch) {
             if (pass == 0 && (number == 0 || ledger_record(number)->inode != entry->inode))
                 continue;
             entry->record = record_for(entry, &index);
-            if (entry->record)
+            if (entry->record) {
+                unite(entry, &index);
                 add_socket(out, &index, entry);
-            else
+            } else {
                 out->unrecorded++;
+            }
         }
     }
     return 0;

@@ -1,4 +1,5 @@
 #include "report/verdict.h"
+#include <errno.h>
 #include <stddef.h>
 #include <sys/socket.h>
 
@@ -68,10 +69,14 @@ bool verdict_is_inherited(const struct ledger_record *record, uint32_t process) 
     return record->process != process;
 }
 
+// ECONNRESET and EPIPE come from a connection; the other errors also from the attempt at one.
+static bool was_connected(const struct ledger_record *record) {
+    return (record->flags & RECORD_CONNECTED) || record->eof_ns || record->error == ECONNRESET ||
+           record->error == EPIPE || (record->snapshot.flags & SNAPSHOT_WAS_CONNECTED);
+}
+
 static enum verdict of_dead(const struct ledger_record *record) {
-    bool connected = (record->flags & RECORD_CONNECTED) || record->eof_ns || record->error ||
-                     (record->snapshot.flags & SNAPSHOT_WAS_CONNECTED);
-    if (!connected)
+    if (!was_connected(record))
         return VERDICT_NEVER_CONNECTED;
     return (record->flags & RECORD_SHUT_WR) && !record->error ? VERDICT_SHUTDOWN_UNCLOSED
                                                               : VERDICT_RESET_UNCLOSED;
@@ -97,6 +102,12 @@ static enum verdict of_state(const struct ledger_record *record) {
     }
 }
 
+// A half-close: the peer has sent its FIN, and this side still sends.
+static bool is_answering(const struct ledger_snapshot *snapshot, uint32_t grace_ms) {
+    return snapshot->state == STATE_CLOSE_WAIT && (snapshot->flags & SNAPSHOT_HAS_TCP_INFO) &&
+           (snapshot->send_queue_bytes > 0 || snapshot->last_data_sent_ms < grace_ms);
+}
+
 // The program must have had its chance to close.
 static bool is_due(const struct ledger_record *record, enum verdict verdict,
                    const struct verdict_rules *rules) {
@@ -109,7 +120,7 @@ static bool is_due(const struct ledger_record *record, enum verdict verdict,
     // the last sign of life. The longer grace leaves little room for a wrong accusation.
     if ((snapshot->flags & SNAPSHOT_AGE_IS_BOUND) && rules->grace_ms > grace_ms)
         grace_ms = rules->grace_ms;
-    return snapshot->state_age_ms >= grace_ms;
+    return snapshot->state_age_ms >= grace_ms && !is_answering(snapshot, grace_ms);
 }
 
 static bool is_asked_for(const struct ledger_record *record, const struct verdict_rules *rules) {
@@ -122,7 +133,7 @@ static bool is_asked_for(const struct ledger_record *record, const struct verdic
 
 static enum verdict last_known(const struct ledger_record *record) {
     if (record->error)
-        return VERDICT_RESET_UNCLOSED;
+        return of_dead(record);
     return record->eof_ns ? VERDICT_EOF_IGNORED : VERDICT_OPEN;
 }
 

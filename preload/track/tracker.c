@@ -166,15 +166,16 @@ void tracker_connected(int fd, const struct sockaddr *peer, socklen_t peer_bytes
     if (number == 0)
         return;
     struct ledger_record *record = ledger_record(number);
-    // A socket may be connected again after an error or AF_UNSPEC: what it was told is history
-    // then.
+    // A socket may be connected again, or by AF_UNSPEC disconnected (connect(2)): what it was told
+    // is history then.
+    bool disconnected = peer && error == 0 && peer->sa_family == AF_UNSPEC;
     if (error == 0 || error == EINPROGRESS || error == EINTR) {
         record->eof_ns = record->error_ns = 0;
         record->eof_stack = record->error_stack = LEDGER_NO_STACK;
         record->eof_call = record->error_call = CALL_UNKNOWN;
         record->error = 0;
         record->process = ledger.header->process;
-        record->flags = error == 0 ? RECORD_CONNECTED : RECORD_CONNECTING;
+        record->flags = disconnected ? 0 : error == 0 ? RECORD_CONNECTED : RECORD_CONNECTING;
         memset(&record->peer, 0, sizeof record->peer);
         copy_address(&record->peer, peer, peer_bytes);
     }
@@ -213,7 +214,8 @@ void tracker_read_nothing(int fd, enum ledger_call call, const void *caller) {
     if (owner_is_other_process())
         return;
     // read(2) ends for files too: a process without sockets does not look closer.
-    if (!ledger_exists() && (call == CALL_READ || call == CALL_READV || call == CALL_SPLICE))
+    if (!ledger_exists() &&
+        (call == CALL_READ || call == CALL_READV || call == CALL_PREADV2 || call == CALL_SPLICE))
         return;
     if (!begin())
         return;

@@ -137,6 +137,25 @@ ISOLATED(all_fds_of_a_socket_are_one) {
     assert_int_equal(ledger_fd(low), ledger_fd(high));
 }
 
+// SCM_RIGHTS to oneself is a birth of what is there already.
+ISOLATED(a_socket_with_two_births_is_one_and_knows_what_either_was_told) {
+    make();
+    int fd = socket(AF_INET, SOCK_STREAM, 0), copy = dup(fd);
+    struct ledger_record *first = track(fd, AF_INET, SOCK_STREAM);
+    struct ledger_record *second = track(copy, AF_INET, SOCK_STREAM);
+    second->eof_ns = 5;
+    second->eof_call = CALL_READ;
+    take(ENDED_RUNNING);
+    assert_ptr_equal(listed(fd), first);
+    assert_int_equal(times_listed(second), 0);
+    assert_int_equal(first->fd_count, 2);
+    assert_int_equal(first->eof_ns, 5);
+    assert_int_equal(first->eof_call, CALL_READ);
+    snapshot_release(&snapshot);
+    assert_int_equal(first->holders, 1);
+    assert_int_equal(second->holders, 1);
+}
+
 ISOLATED(a_thousand_sockets_are_all_seen) {
     make();
     struct rlimit limit;
@@ -338,6 +357,7 @@ int main(void) {
         cmocka_unit_test(a_record_whose_fd_was_closed_behind_our_back_is_dropped),
         cmocka_unit_test(a_record_whose_fd_became_a_file_or_another_socket_is_dropped),
         cmocka_unit_test(all_fds_of_a_socket_are_one),
+        cmocka_unit_test(a_socket_with_two_births_is_one_and_knows_what_either_was_told),
         cmocka_unit_test(a_thousand_sockets_are_all_seen),
         cmocka_unit_test(a_socket_that_is_only_a_standard_stream_says_so),
         cmocka_unit_test(the_reader_went_on_where_it_ends_the_process_or_is_gone),

@@ -91,7 +91,7 @@ ISOLATED(a_birth_records_what_is_known) {
     assert_int_equal(counters()->born, 1);
 }
 
-ISOLATED(an_accepted_connection_knows_its_listeners_kind_and_its_peer) {
+ISOLATED(an_accepted_connection_knows_its_listeners_kind) {
     make();
     struct tcp_pair pair = tcp_pair(AF_INET);
     tracker_born(pair.listener, &(struct tracker_birth){.call = CALL_SOCKET,
@@ -138,6 +138,20 @@ ISOLATED(an_address_longer_or_shorter_than_it_says_does_no_harm) {
     last->sin_port = htons(80);
     tracker_connected(pair.ours, (struct sockaddr *)last, sizeof *last, 0, caller);
     assert_int_equal(record_of(pair.ours)->peer.port, 80);
+}
+
+// connect(2): "Connectionless sockets [and TCP] may dissolve the association by connecting to an
+// address with the sa_family member of sockaddr set to AF_UNSPEC".
+ISOLATED(a_dissolved_connection_is_none) {
+    make();
+    struct tcp_pair pair = tcp_pair(AF_INET);
+    struct sockaddr_in peer = {.sin_family = AF_INET, .sin_port = htons(80)};
+    tracker_connected(pair.ours, (struct sockaddr *)&peer, sizeof peer, 0, caller);
+    assert_int_equal(record_of(pair.ours)->flags, RECORD_CONNECTED);
+    peer.sin_family = AF_UNSPEC;
+    tracker_connected(pair.ours, (struct sockaddr *)&peer, sizeof peer, 0, caller);
+    assert_int_equal(record_of(pair.ours)->flags, 0);
+    assert_int_equal(record_of(pair.ours)->peer.family, ADDRESS_NONE);
 }
 
 ISOLATED(what_is_no_socket_is_no_birth) {
@@ -377,9 +391,10 @@ int main(void) {
         cmocka_unit_test(a_process_without_sockets_has_no_ledger),
         cmocka_unit_test(the_first_birth_is_told_once),
         cmocka_unit_test(a_birth_records_what_is_known),
-        cmocka_unit_test(an_accepted_connection_knows_its_listeners_kind_and_its_peer),
+        cmocka_unit_test(an_accepted_connection_knows_its_listeners_kind),
         cmocka_unit_test(an_accept_on_an_unknown_listener_is_a_birth_too),
         cmocka_unit_test(an_address_longer_or_shorter_than_it_says_does_no_harm),
+        cmocka_unit_test(a_dissolved_connection_is_none),
         cmocka_unit_test(what_is_no_socket_is_no_birth),
         cmocka_unit_test(a_received_socket_says_so),
         cmocka_unit_test(a_birth_at_a_known_fd_ends_what_was_there),

@@ -28,6 +28,7 @@ static struct ledger_record tcp(uint8_t state, uint32_t age_ms) {
         .process = 1,
         .snapshot = {.state = state,
                      .state_age_ms = age_ms,
+                     .last_data_sent_ms = OLD_MS,
                      .flags = SNAPSHOT_TAKEN | SNAPSHOT_HAS_TCP_INFO | SNAPSHOT_HAS_QUEUES},
     };
 }
@@ -61,6 +62,8 @@ static const struct row {
     {"fin-wait", "open", 5, false, 0, 0, RECORD_SHUT_WR, 0},
     {"never-connected", "open", 7, false, 0, 0, 0, 0},
     {"never-connected", "open", 7, false, 0, 0, RECORD_CONNECTING, 0},
+    {"never-connected", "open", 7, false, ETIMEDOUT, 0, RECORD_CONNECTING, 0},
+    {"reset-unclosed", "dead", 7, false, ETIMEDOUT, 0, RECORD_CONNECTED, 0},
     {"open", "open", 1, false, 0, 0, RECORD_CONNECTED, 0},
     {"open", "open", 1, false, 0, 100, RECORD_CONNECTED, 0},
     {"open", "open", 2, false, 0, 0, RECORD_CONNECTING, 0},
@@ -166,6 +169,23 @@ static void where_the_age_is_only_a_bound_the_longer_grace_counts(void **state) 
     assert_int_equal(verdict_of(&record, &patient), VERDICT_OPEN);
 }
 
+// DESIGN.md section 5: "a peer that sent FIN and still reads our answer" is healthy.
+static void a_half_close_is_no_leak_while_the_answer_is_on_its_way(void **state) {
+    (void)state;
+    const struct verdict_rules *rules[] = {&live, &at_end};
+    const uint32_t grace_ms[] = {GRACE_MS, EXIT_GRACE_MS};
+    for (int r = 0; r < 2; r++) {
+        struct ledger_record record = tcp(8, OLD_MS);
+        record.eof_ns = 1;
+        record.snapshot.last_data_sent_ms = grace_ms[r] - 1;
+        assert_int_equal(verdict_of(&record, rules[r]), VERDICT_OPEN);
+        record.snapshot.last_data_sent_ms = grace_ms[r];
+        assert_int_equal(verdict_of(&record, rules[r]), VERDICT_EOF_IGNORED);
+        record.snapshot.send_queue_bytes = 1;
+        assert_int_equal(verdict_of(&record, rules[r]), VERDICT_OPEN);
+    }
+}
+
 static void a_grace_of_zero_leaves_nothing_out(void **state) {
     (void)state;
     struct verdict_rules strict = live;
@@ -257,6 +277,7 @@ int main(void) {
         cmocka_unit_test(in_a_live_report_a_reader_that_went_on_has_its_grace_too),
         cmocka_unit_test(only_end_of_stream_counts_at_once),
         cmocka_unit_test(where_the_age_is_only_a_bound_the_longer_grace_counts),
+        cmocka_unit_test(a_half_close_is_no_leak_while_the_answer_is_on_its_way),
         cmocka_unit_test(a_grace_of_zero_leaves_nothing_out),
         cmocka_unit_test(datagrams_are_no_findings),
         cmocka_unit_test(families_are_judged_where_they_were_asked_for),
