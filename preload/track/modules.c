@@ -1,5 +1,6 @@
 #include "track/modules.h"
 #include "ledger/ledger.h"
+#include "track/readable.h"
 #include <dlfcn.h>
 #include <elf.h>
 #include <link.h>
@@ -10,24 +11,42 @@
 extern int _dl_find_object(void *address, struct dl_find_object *result) __attribute__((weak));
 #endif
 
+enum {
+    PAGE_BYTES = 4096
+};
+
 struct found {
     uint64_t start, end, bias;
     const char *path;
 };
 
+struct search {
+    uint64_t address;
+    struct found *out;
+};
+
+static int look_at(struct dl_phdr_info *info, size_t size, void *argument) {
+    const struct search *search = argument;
+    (void)size;
+    uint64_t start = UINT64_MAX, end = 0;
+    for (int i = 0; i < info->dlpi_phnum; i++) {
+        const ElfW(Phdr) *segment = &info->dlpi_phdr[i];
+        if (segment->p_type != PT_LOAD)
+            continue;
+        uint64_t from = info->dlpi_addr + (segment->p_vaddr & ~(uint64_t)(PAGE_BYTES - 1));
+        uint64_t to = info->dlpi_addr + segment->p_vaddr + segment->p_memsz;
+        start = from < start ? from : start;
+        end = to > end ? to : end;
+    }
+    if (search->address < start || search->address >= end)
+        return 0;
+    *search->out = (struct found){start, end, info->dlpi_addr, info->dlpi_name};
+    return 1;
+}
+
 static bool find_by_lock(const void *address, struct found *out) {
-    Dl_info info;
-    struct link_map *map = NULL;
-    if (!dladdr1(address, &info, (void **)&map, RTLD_DL_LINKMAP) || !map)
-        return false;
-    const ElfW(Ehdr) *header = info.dli_fbase;
-    const ElfW(Phdr) *segment = (const ElfW(Phdr) *)((const char *)header + header->e_phoff);
-    uint64_t end = 0;
-    for (int i = 0; i < header->e_phnum; i++)
-        if (segment[i].p_type == PT_LOAD && segment[i].p_vaddr + segment[i].p_memsz > end)
-            end = segment[i].p_vaddr + segment[i].p_memsz;
-    *out = (struct found){(uint64_t)(uintptr_t)header, map->l_addr + end, map->l_addr, map->l_name};
-    return true;
+    struct search search = {(uint64_t)(uintptr_t)address, out};
+    return dl_iterate_phdr(look_at, &search) != 0;
 }
 
 static bool find(const void *address, struct found *out) {
@@ -45,30 +64,62 @@ static bool find(const void *address, struct found *out) {
     return find_by_lock(address, out);
 }
 
-// The build id of a loaded file, from its notes in memory.
-static void copy_build_id(struct ledger_module *module) {
-    const ElfW(Ehdr) *header = (const ElfW(Ehdr) *)(uintptr_t)module->start;
-    if (memcmp(header->e_ident, ELFMAG, SELFMAG) != 0)
-        return;
-    const ElfW(Phdr) *segment = (const ElfW(Phdr) *)(uintptr_t)(module->start + header->e_phoff);
-    for (int i = 0; i < header->e_phnum; i++) {
+struct build_id {
+    uint32_t len_bytes;
+    uint8_t bytes[sizeof((struct ledger_module *)0)->build_id];
+};
+
+// Memory of a loaded file, NULL where it is not within the file's range, or cannot be read.
+static const void *view(const struct found *file, uint64_t address, uint64_t len_bytes) {
+    const void *at = (const void *)(uintptr_t)address;
+    bool within =
+        address >= file->start && address <= file->end && len_bytes <= file->end - address;
+    return within && readable(at, len_bytes) ? at : NULL;
+}
+
+// The build id among the notes of one segment.
+static bool find_build_id(const char *at, uint64_t len_bytes, struct build_id *out) {
+    ElfW(Nhdr) note;
+    while (len_bytes >= sizeof note) {
+        memcpy(&note, at, sizeof note);
+        uint64_t value_at = sizeof note + (((uint64_t)note.n_namesz + 3) & ~(uint64_t)3);
+        uint64_t next_at = value_at + (((uint64_t)note.n_descsz + 3) & ~(uint64_t)3);
+        if (value_at + note.n_descsz > len_bytes)
+            return false;
+        if (note.n_type == NT_GNU_BUILD_ID && note.n_namesz == sizeof "GNU" &&
+            memcmp(at + sizeof note, "GNU", sizeof "GNU") == 0 &&
+            note.n_descsz <= sizeof out->bytes) {
+            out->len_bytes = note.n_descsz;
+            memcpy(out->bytes, at + value_at, note.n_descsz);
+            return true;
+        }
+        if (next_at > len_bytes)
+            return false;
+        at += next_at;
+        len_bytes -= next_at;
+    }
+    return false;
+}
+
+// The build id of a loaded file, from its notes in memory. Nothing says that the program headers
+// are in memory where they are in the file (patchelf and packers move them): what is there is
+// looked at with care, and taken where it makes sense.
+static struct build_id build_id_of(const struct found *file) {
+    struct build_id id = {0};
+    const ElfW(Ehdr) *header = view(file, file->start, sizeof *header);
+    if (!header || memcmp(header->e_ident, ELFMAG, SELFMAG) != 0 ||
+        header->e_phentsize != sizeof(ElfW(Phdr)))
+        return id;
+    const ElfW(Phdr) *segment =
+        view(file, file->start + header->e_phoff, header->e_phnum * sizeof *segment);
+    for (int i = 0; segment && i < header->e_phnum; i++) {
         if (segment[i].p_type != PT_NOTE)
             continue;
-        const char *at = (const char *)(uintptr_t)(module->bias + segment[i].p_vaddr);
-        const char *end = at + segment[i].p_memsz;
-        while (at + sizeof(ElfW(Nhdr)) <= end) {
-            const ElfW(Nhdr) *note = (const ElfW(Nhdr) *)at;
-            const char *name = at + sizeof *note;
-            const char *value = name + ((note->n_namesz + 3) & ~3u);
-            if (note->n_type == NT_GNU_BUILD_ID && note->n_namesz == 4 &&
-                memcmp(name, "GNU", 4) == 0 && note->n_descsz <= sizeof module->build_id) {
-                module->build_id_bytes = note->n_descsz;
-                memcpy(module->build_id, value, note->n_descsz);
-                return;
-            }
-            at = value + ((note->n_descsz + 3) & ~3u);
-        }
+        const char *notes = view(file, file->bias + segment[i].p_vaddr, segment[i].p_filesz);
+        if (notes && find_build_id(notes, segment[i].p_filesz, &id))
+            break;
     }
+    return id;
 }
 
 static uint32_t intern_path(const char *path) {
@@ -90,32 +141,40 @@ static uint32_t add(const struct found *found) {
     module->path = intern_path(found->path);
     module->unloads = (uint32_t)module_unloads();
     module->start = found->start;
-    copy_build_id(module);
+    struct build_id id = build_id_of(found);
+    module->build_id_bytes = id.len_bytes;
+    memcpy(module->build_id, id.bytes, id.len_bytes);
     // `end` makes it valid for known(): last.
     __atomic_store_n(&module->end, found->end, __ATOMIC_RELEASE);
     return (uint32_t)number;
 }
 
-// Two threads may record the same module twice: harmless.
+// Is what stood there still what stands there? A plugin that was built anew has its old path.
+static bool is_same_file(const struct ledger_module *module, const struct found *now) {
+    if (now->start != module->start || now->end != module->end ||
+        strcmp(now->path[0] ? now->path : ledger.header->exe, ledger.strings + module->path) != 0)
+        return false;
+    struct build_id id = build_id_of(now);
+    return id.len_bytes == module->build_id_bytes &&
+           memcmp(id.bytes, module->build_id, id.len_bytes) == 0;
+}
+
+// Two threads may record the same module twice: harmless. Several files may have been at a place in
+// turn, and each may come back: it keeps its number.
 static uint32_t known(uint64_t address) {
     uint64_t count =
         __atomic_load_n(&ledger.header->regions[LEDGER_MODULES].used, __ATOMIC_ACQUIRE);
     uint32_t unloads = (uint32_t)module_unloads();
     for (uint64_t i = count; i-- > 1;) { // the newest first
-        const struct ledger_module *module = &ledger.modules[i];
-        if (address < __atomic_load_n(&module->end, __ATOMIC_ACQUIRE) && address >= module->start) {
-            if (module->unloads == unloads)
-                return (uint32_t)i;
-            // Something was unloaded since: the same file still, or another at its place?
-            struct found now;
-            if (find((const void *)(uintptr_t)address, &now) && now.start == module->start &&
-                now.end == module->end &&
-                strcmp(now.path[0] ? now.path : ledger.header->exe,
-                       ledger.strings + module->path) == 0) {
-                __atomic_store_n(&ledger.modules[i].unloads, unloads, __ATOMIC_RELAXED);
-                return (uint32_t)i;
-            }
-            return 0;
+        struct ledger_module *module = &ledger.modules[i];
+        if (address >= __atomic_load_n(&module->end, __ATOMIC_ACQUIRE) || address < module->start)
+            continue;
+        if (__atomic_load_n(&module->unloads, __ATOMIC_RELAXED) == unloads)
+            return (uint32_t)i;
+        struct found now;
+        if (find((const void *)(uintptr_t)address, &now) && is_same_file(module, &now)) {
+            __atomic_store_n(&module->unloads, unloads, __ATOMIC_RELAXED);
+            return (uint32_t)i;
         }
     }
     return 0;

@@ -13,7 +13,7 @@ uint64_t module_frame(const void *address);
 // Says that dlclose was called: what is at an address may be another file from now on.
 void module_unloaded(void);
 
-// Grows with each dlclose. Part of a stack's identity.
+// Grows with each dlclose. A frame that was resolved at another count may be another file's now.
 uint64_t module_unloads(void);
 
 #endif

@@ -13,11 +13,13 @@ enum {
 // memory at every birth. Four sums that do not wait for each other, since a chain of
 // multiplications over all frames would take longer than the rest of a birth; each step is one of
 // splitmix64's.
-static uint64_t hash_of(void *const *pcs, int depth) {
+//
+// `others` counts the stacks of the same addresses that were other files' (see intern).
+static uint64_t hash_of(void *const *pcs, int depth, uint64_t others) {
     enum {
         LANES = 4
     };
-    uint64_t lane[LANES] = {(uint64_t)depth, module_unloads(), 0x9e3779b97f4a7c15u, 0};
+    uint64_t lane[LANES] = {(uint64_t)depth, others, 0x9e3779b97f4a7c15u, 0};
     for (int i = 0; i < depth; i++) {
         uint64_t *sum = &lane[i % LANES];
         *sum ^= (uint64_t)(uintptr_t)pcs[i];
@@ -39,6 +41,22 @@ static uint32_t find(uint32_t first, uint64_t hash) {
     return LEDGER_NO_STACK;
 }
 
+// Do the addresses still belong to the files that the stack was recorded with? After a dlclose
+// others may be there. Asked once for each stack and unload: a loop that loads and unloads
+// something else has the same stacks all along.
+static bool still_stands(struct ledger_stack *stack, void *const *pcs, int depth) {
+    uint32_t unloads = (uint32_t)module_unloads();
+    if (__atomic_load_n(&stack->unloads, __ATOMIC_RELAXED) == unloads)
+        return true;
+    if (stack->depth != depth)
+        return false;
+    for (int i = 0; i < depth; i++)
+        if (ledger.frames[stack->first_frame + (uint32_t)i] != module_frame(pcs[i]))
+            return false;
+    __atomic_store_n(&stack->unloads, unloads, __ATOMIC_RELAXED);
+    return true;
+}
+
 static uint32_t add(uint64_t hash, void *const *pcs, int depth, uint16_t flags) {
     uint64_t id = ledger_take(LEDGER_STACKS, 1, sizeof(struct ledger_stack));
     uint64_t at = id ? ledger_take(LEDGER_FRAMES, (uint64_t)depth, sizeof(uint64_t)) : 0;
@@ -46,9 +64,10 @@ static uint32_t add(uint64_t hash, void *const *pcs, int depth, uint16_t flags) 
         ledger_count(&ledger.header->counters.stacks_lost);
         return LEDGER_NO_STACK;
     }
+    struct ledger_stack *stack = &ledger.stacks[id];
+    stack->unloads = (uint32_t)module_unloads(); // before the frames: one behind is asked again
     for (int i = 0; i < depth; i++)
         ledger.frames[at + (uint64_t)i] = module_frame(pcs[i]);
-    struct ledger_stack *stack = &ledger.stacks[id];
     stack->hash = hash;
     stack->first_frame = (uint32_t)at;
     stack->depth = (uint16_t)depth;
@@ -72,10 +91,16 @@ static uint32_t intern(void *const *pcs, int depth, uint16_t flags) {
         ledger_count(&ledger.header->counters.stacks_lost);
         return LEDGER_NO_STACK;
     }
-    uint64_t hash = hash_of(pcs, depth);
-    uint32_t first = __atomic_load_n(&ledger.buckets[hash % LEDGER_BUCKET_COUNT], __ATOMIC_ACQUIRE);
-    uint32_t id = find(first, hash);
-    return id ? id : add(hash, pcs, depth, flags);
+    // As many rounds as different files have been at these addresses: almost always one.
+    for (uint64_t others = 0;; others++) {
+        uint64_t hash = hash_of(pcs, depth, others);
+        uint32_t *bucket = &ledger.buckets[hash % LEDGER_BUCKET_COUNT];
+        uint32_t id = find(__atomic_load_n(bucket, __ATOMIC_ACQUIRE), hash);
+        if (!id)
+            return add(hash, pcs, depth, flags);
+        if (LIKELY(still_stands(&ledger.stacks[id], pcs, depth)))
+            return id;
+    }
 }
 
 uint32_t stack_capture(const void *caller) {

@@ -47,10 +47,10 @@ static bool begin(void) {
 void tracker_continue_in_child(void) {
     own_tid = 0;
     unwinder_continue_in_child();
-    if (!ledger_exists())
-        return;
-    owner_claim();
-    ledger_continue_in_child();
+    if (owner_pid() != 0) // also without a ledger: see owner_expect_shared_memory()
+        owner_claim();
+    if (ledger_exists())
+        ledger_continue_in_child();
 }
 
 // --- records ------------------------------------------------------------------------------------

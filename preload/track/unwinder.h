@@ -11,14 +11,16 @@ bool unwinder_ready(void);
 
 // Stores the return addresses of the calling thread, innermost first, beginning with this
 // function's own caller or nearer. Returns how many, at most `max`. After unwinder_ready() only,
-// under the guard. Does not malloc, lock or use a file descriptor (see unwind_libunwind.c on how),
-// leaves errno alone.
+// under the guard, with a ledger: its count of unloads says when to forget what was at an address.
+// Does not malloc or use a file descriptor, takes no lock of the program's (see unwind_libunwind.c
+// on how), leaves errno alone.
 int unwinder_backtrace(void **out, int max);
 
 // Why there is no unwinder, for the report: "" where there is one or it was not needed yet.
 const char *unwinder_problem(void);
 
-// In a forked child: a load that another thread was at will not be finished. Lets it start again.
+// In a forked child: what other threads were at will not be finished. Lets a load start again, and
+// opens the unwinder's locks.
 void unwinder_continue_in_child(void);
 
 #endif

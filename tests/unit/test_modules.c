@@ -106,6 +106,21 @@ ISOLATED(another_file_at_an_unloaded_ones_place_is_another_module) {
     assert_string_not_equal(path_of(now), other);
 }
 
+ISOLATED(a_file_that_comes_back_to_its_place_keeps_its_number) {
+    make();
+    uint64_t frame = module_frame((void *)make);
+    struct ledger_module *module = &ledger.modules[LEDGER_FRAME_MODULE(frame)];
+    module->build_id_bytes = 1; // not this file's: as if it had been built anew
+    struct ledger_module was = *module;
+    module_unloaded();
+    uint64_t other = module_frame((void *)make);
+    assert_int_not_equal(LEDGER_FRAME_MODULE(other), LEDGER_FRAME_MODULE(frame));
+    *module = ledger.modules[LEDGER_FRAME_MODULE(other)];
+    ledger.modules[LEDGER_FRAME_MODULE(other)] = was;
+    module_unloaded();
+    assert_int_equal(module_frame((void *)make), frame);
+}
+
 ISOLATED(a_full_table_leaves_plain_addresses) {
     make();
     const struct ledger_region *modules = &ledger.header->regions[LEDGER_MODULES];
@@ -143,6 +158,7 @@ int main(void) {
         cmocka_unit_test(the_build_id_is_the_files),
         cmocka_unit_test(after_an_unload_what_is_still_there_is_still_the_same_module),
         cmocka_unit_test(another_file_at_an_unloaded_ones_place_is_another_module),
+        cmocka_unit_test(a_file_that_comes_back_to_its_place_keeps_its_number),
         cmocka_unit_test(a_full_table_leaves_plain_addresses),
         cmocka_unit_test(threads_that_meet_a_module_at_once_all_get_a_right_answer),
     };

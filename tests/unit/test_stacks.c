@@ -2,6 +2,7 @@
 #include "base/guard.h"
 #include "fake_unwinder.h"
 #include "ledger/ledger.h"
+#include "track/modules.h"
 #include "track/stacks.h"
 #include "unit.h"
 #include <errno.h>
@@ -172,6 +173,52 @@ ISOLATED(a_full_frame_table_is_counted_too) {
     assert_int_not_equal(stack_capture(fake_stack_set(1, 2, 0)), LEDGER_NO_STACK);
 }
 
+// A stack whose frame 0 is in a module: this program.
+static void *make_in_this_program(void) {
+    make();
+    fake_stack_set(1, 3, 0);
+    fake_stack[1] = (void *)make;
+    return fake_stack[1];
+}
+
+// As if another file had been where the stack's frame 0 is: the module table says so.
+static void rename_module_of(uint32_t id, const char *path) {
+    size_t bytes = strlen(path) + 1;
+    uint64_t at = ledger_take(LEDGER_STRINGS, bytes, 1);
+    memcpy(ledger.strings + at, path, bytes);
+    ledger.modules[LEDGER_FRAME_MODULE(frame(id, 0))].path = (uint32_t)at;
+}
+
+ISOLATED(an_unload_of_something_else_leaves_the_stack_as_it_is) {
+    void *caller = make_in_this_program();
+    uint32_t id = stack_capture(caller);
+    for (int i = 0; i < 3; i++) {
+        module_unloaded();
+        assert_int_equal(stack_capture(caller), id);
+        assert_int_equal(stack(id)->unloads, module_unloads());
+    }
+    assert_int_equal(ledger.header->regions[LEDGER_STACKS].used, 2);
+}
+
+ISOLATED(another_file_at_the_same_addresses_is_another_stack) {
+    void *caller = make_in_this_program();
+    uint32_t id = stack_capture(caller);
+    uint32_t path = ledger.modules[LEDGER_FRAME_MODULE(frame(id, 0))].path;
+    rename_module_of(id, "/other/library.so");
+    module_unloaded();
+    uint32_t other = stack_capture(caller);
+    assert_int_not_equal(other, id);
+    assert_int_equal(stack_capture(caller), other);
+    assert_int_not_equal(LEDGER_FRAME_MODULE(frame(other, 0)), LEDGER_FRAME_MODULE(frame(id, 0)));
+
+    // The first one comes back.
+    rename_module_of(other, "/other/library.so");
+    ledger.modules[LEDGER_FRAME_MODULE(frame(id, 0))].path = path;
+    module_unloaded();
+    assert_int_equal(stack_capture(caller), id);
+    assert_int_equal(ledger.header->regions[LEDGER_STACKS].used, 3);
+}
+
 ISOLATED(errno_is_left_alone) {
     make();
     errno = EXDEV;
@@ -235,6 +282,8 @@ int main(void) {
         cmocka_unit_test(an_unwinder_that_stops_in_our_own_code_leaves_the_call_site),
         cmocka_unit_test(a_full_table_is_counted_and_old_stacks_are_still_found),
         cmocka_unit_test(a_full_frame_table_is_counted_too),
+        cmocka_unit_test(an_unload_of_something_else_leaves_the_stack_as_it_is),
+        cmocka_unit_test(another_file_at_the_same_addresses_is_another_stack),
         cmocka_unit_test(errno_is_left_alone),
         cmocka_unit_test(four_threads_that_intern_the_same_stacks_agree),
     };
