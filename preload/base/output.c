@@ -8,6 +8,11 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
+
+#ifndef RWF_NOWAIT
+#define RWF_NOWAIT 0x00000008
+#endif
 
 enum {
     STDERR = 2,
@@ -50,6 +55,13 @@ static bool may_write_to_stderr(void) {
     int domain = 0;
     unsigned bytes = sizeof domain;
     return sys_getsockopt(STDERR, SOL_SOCKET, SO_DOMAIN, &domain, &bytes) == 0 && domain == AF_UNIX;
+}
+
+// Writing to one does not depend on a reader; and for some file systems RWF_NOWAIT would mean: only
+// where the block is there already.
+static bool is_regular_file(int fd) {
+    struct stat status;
+    return sys_fstat(fd, &status) == 0 && S_ISREG(status.st_mode);
 }
 
 // --- signals ------------------------------------------------------------------------------------
@@ -159,6 +171,7 @@ void output_open(struct output *out, const char *log_path, const char *exe, char
     struct text_buffer why = text_buffer(problem, problem_bytes);
     out->fd = -1;
     out->is_file = out->failed = false;
+    out->plain_write = true;
     out->patience = (struct timespec){.tv_sec = PATIENCE_MS / 1000};
     out->len_bytes = 0;
     block_signals(out);
@@ -180,6 +193,7 @@ void output_open(struct output *out, const char *log_path, const char *exe, char
     }
     if (may_write_to_stderr())
         out->fd = STDERR;
+    out->plain_write = out->fd < 0 || is_regular_file(out->fd);
 }
 
 // --- writing ------------------------------------------------------------------------------------
@@ -191,18 +205,44 @@ static bool wait_until_writable(struct output *out) {
     return sys_call(SYS_ppoll, (long)&poll, 1, (long)&out->patience, 0, 0, 0) == 1;
 }
 
+// A pipe that poll calls writable takes PIPE_BUF (4096) bytes without blocking, but it may have
+// other writers, who fill it before we write. O_NONBLOCK is theirs as well as ours, so it is said
+// for this write alone (pwritev2(2), RWF_NOWAIT), where the kernel can do that with this file.
+static long write_some(struct output *out, const char *text, size_t len_bytes) {
+    if (!out->plain_write) {
+        struct iovec piece = {.iov_base = (char *)(uintptr_t)text, .iov_len = len_bytes};
+        long n = sys_call(SYS_pwritev2, out->fd, (long)&piece, 1, -1, -1, RWF_NOWAIT);
+        if (n != -EOPNOTSUPP && n != -EINVAL && n != -ENOSYS)
+            return n;
+        out->plain_write = true;
+    }
+    return sys_write(out->fd, text, len_bytes);
+}
+
+// Poll said writable, and the write says no: what poll did not wait is waited here.
+static bool wait_a_little(struct output *out) {
+    sys_sleep_ms(1);
+    long left_ns = out->patience.tv_sec * 1000000000 + out->patience.tv_nsec - 1000000;
+    if (left_ns < 0)
+        return false;
+    out->patience =
+        (struct timespec){.tv_sec = left_ns / 1000000000, .tv_nsec = left_ns % 1000000000};
+    return true;
+}
+
 static void flush(struct output *out) {
     size_t done = 0;
     while (done < out->len_bytes && !out->failed) {
-        // A pipe that poll calls writable takes PIPE_BUF (4096) bytes without blocking.
         if (!wait_until_writable(out)) {
             out->failed = true;
             break;
         }
-        long n = sys_write(out->fd, out->buffer + done, out->len_bytes - done);
+        long n = write_some(out, out->buffer + done, out->len_bytes - done);
         if (n > 0)
             done += (size_t)n;
-        else if (n != -EINTR && n != -EAGAIN)
+        else if (n == -EAGAIN)
+            out->failed = !wait_a_little(out);
+        else if (n != -EINTR)
             out->failed = true;
     }
     out->len_bytes = 0;

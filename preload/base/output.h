@@ -16,9 +16,10 @@ enum {
 };
 
 struct output {
-    int fd;       // -1: nowhere
-    bool is_file; // opened by us
-    bool failed;  // something was lost
+    int fd;           // -1: nowhere
+    bool is_file;     // opened by us
+    bool plain_write; // no RWF_NOWAIT: not needed, or the kernel has none for this file
+    bool failed;      // something was lost
     uint64_t blocked_signals, pending_signals;
     struct timespec patience; // that is left
     size_t len_bytes;

@@ -15,16 +15,28 @@ enum {
     NAME_TRIES = 64
 };
 
-int backing_reserve_private(struct backing *out, size_t bytes) {
-    // PROT_NONE: counted neither as committed memory nor, under mlockall(MCL_FUTURE), made present.
-    void *base =
-        sys_mmap(NULL, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+// PROT_NONE: counted neither as committed memory nor, under mlockall(MCL_FUTURE), made present.
+// At any address where `at` is NULL.
+static void *map(char *at, size_t bytes, int flags, int fd) {
+    return sys_mmap(at, bytes, PROT_NONE, flags | MAP_NORESERVE | (at ? MAP_FIXED : 0), fd, 0);
+}
+
+static int reserve_private(struct backing *out, char *at, size_t bytes) {
+    void *base = map(at, bytes, MAP_PRIVATE | MAP_ANONYMOUS, -1);
     if (sys_failed(base))
         return (int)(intptr_t)base;
     // One record must not cost a huge page.
     sys_madvise(base, bytes, MADV_NOHUGEPAGE);
     *out = (struct backing){.base = base, .bytes = bytes};
     return 0;
+}
+
+int backing_reserve_private(struct backing *out, size_t bytes) {
+    return reserve_private(out, NULL, bytes);
+}
+
+int backing_renew_private(struct backing *backing) {
+    return reserve_private(backing, backing->base, backing->bytes);
 }
 
 static int open_new_file(const char *dir, char *path, size_t path_bytes) {
@@ -56,8 +68,7 @@ static bool file_size_is_limited(size_t bytes) {
     return result == 0 && limit.rlim_cur != RLIM_INFINITY && limit.rlim_cur < bytes;
 }
 
-int backing_reserve_file(struct backing *out, size_t bytes, const char *dir) {
-    *out = (struct backing){0};
+static int reserve_file(struct backing *out, char *at, size_t bytes, const char *dir) {
     if (file_size_is_limited(bytes))
         return -EFBIG;
     struct backing file = {.bytes = bytes, .is_file = true};
@@ -67,19 +78,28 @@ int backing_reserve_file(struct backing *out, size_t bytes, const char *dir) {
     int error = (int)sys_call(SYS_ftruncate, fd, (long)bytes, 0, 0, 0, 0);
     void *base = NULL;
     if (error == 0) {
-        base = sys_mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
+        base = map(at, bytes, MAP_SHARED, fd);
         error = sys_failed(base) ? (int)(intptr_t)base : 0;
     }
     sys_close(fd);
     if (error < 0) {
-        sys_call(SYS_unlinkat, AT_FDCWD, (long)file.path, 0, 0, 0, 0);
+        backing_remove_file(&file);
         return error;
     }
-    // A core dump or a fork's copy of the whole reserve helps nobody.
+    // A core dump of the whole reserve helps nobody.
     sys_madvise(base, bytes, MADV_DONTDUMP);
     file.base = base;
     *out = file;
     return 0;
+}
+
+int backing_reserve_file(struct backing *out, size_t bytes, const char *dir) {
+    *out = (struct backing){0};
+    return reserve_file(out, NULL, bytes, dir);
+}
+
+int backing_renew_file(struct backing *backing, const char *dir) {
+    return reserve_file(backing, backing->base, backing->bytes, dir);
 }
 
 // Needs no descriptor, so it also works after a chroot or a change of user: the pages are populated
@@ -98,25 +118,21 @@ static int commit_file(const struct backing *backing, size_t from, size_t to) {
 }
 
 int backing_commit(const struct backing *backing, size_t from, size_t to) {
-    if (backing->is_file)
-        return commit_file(backing, from, to);
-    return sys_mprotect(backing->base + from, to - from, PROT_READ | PROT_WRITE);
+    int error = sys_mprotect(backing->base + from, to - from, PROT_READ | PROT_WRITE);
+    if (error < 0 || !backing->is_file)
+        return error;
+    // Where this fails the range stays writable: part of it may be what another thread committed a
+    // moment ago, and nobody writes to what was not committed.
+    return commit_file(backing, from, to);
 }
 
 void backing_discard(struct backing *backing) {
     sys_munmap(backing->base, backing->bytes);
     if (backing->is_file)
-        sys_call(SYS_unlinkat, AT_FDCWD, (long)backing->path, 0, 0, 0, 0);
+        backing_remove_file(backing);
     *backing = (struct backing){0};
 }
 
-int backing_replace(struct backing *old, struct backing *fresh) {
-    long moved = sys_call(SYS_mremap, (long)fresh->base, (long)fresh->bytes, (long)fresh->bytes,
-                          MREMAP_MAYMOVE | MREMAP_FIXED, (long)old->base, 0);
-    if (sys_failed((void *)moved))
-        return (int)moved;
-    char *base = old->base;
-    *old = *fresh;
-    old->base = base;
-    return 0;
+void backing_remove_file(const struct backing *backing) {
+    sys_call(SYS_unlinkat, AT_FDCWD, (long)backing->path, 0, 0, 0, 0);
 }

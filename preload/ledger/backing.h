@@ -1,9 +1,9 @@
 // Where the ledger's memory comes from: private anonymous memory, or a shared file.
 //
-// Both reserve all addresses at once and make them usable step by step, so that what is counted
-// against the machine (overcommit, mlockall, a tmpfs) is what is used. A full tmpfs gives an error
-// here, and not SIGBUS at a later store.
-// Nothing here keeps a file descriptor open, locks, or touches errno. Signal-safe.
+// Both reserve all addresses at once (PROT_NONE) and make them usable step by step, so that what is
+// counted against the machine (overcommit, mlockall, a tmpfs) is what is used. A full tmpfs gives
+// an error here, and not SIGBUS at a later store. Nothing here keeps a file descriptor open, locks,
+// or touches errno. Signal-safe.
 #ifndef SOCKLEAK_LEDGER_BACKING_H
 #define SOCKLEAK_LEDGER_BACKING_H
 
@@ -33,9 +33,14 @@ int backing_commit(const struct backing *backing, size_t from, size_t to);
 // Gives the addresses back, and removes the file.
 void backing_discard(struct backing *backing);
 
-// Moves `fresh` to the addresses of `old`, whose contents are gone from this process then (not from
-// the file). `fresh` must be one mapping: a file's, or private memory committed as a whole
-// (mremap(2) moves no more). Returns 0 or -errno.
-int backing_replace(struct backing *old, struct backing *fresh);
+// For a forked child: puts fresh memory, none of it usable yet, at the same addresses. What was
+// there is gone from this process; a file stays as it is, and where it is the process's own it is
+// to be removed before. Returns 0 or -errno; -EFBIG and what open_new_file() cannot do changed
+// nothing, after any other error the addresses may hold nothing.
+int backing_renew_private(struct backing *backing);
+int backing_renew_file(struct backing *backing, const char *dir);
+
+// Removes the file, and leaves the memory.
+void backing_remove_file(const struct backing *backing);
 
 #endif

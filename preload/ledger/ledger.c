@@ -4,18 +4,21 @@
 #include "base/sys.h"
 #include "ledger/backing.h"
 #include <errno.h>
+#include <signal.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
 
 struct ledger ledger;
 // What ledger.header points into. Written before it; read by growth and fork only.
 static struct backing backing;
-static bool creating;        // a thread is at it: single-flight, nobody waits for it
+static int creating;         // pid of the process with a thread that is at it, 0 for none
 static bool creation_failed; // remembered, so that later births cost one load
 
 EXPORT struct ledger_locator sockleak_ledger_locator = {.magic = LEDGER_MAGIC};
 
-// A region's reserve in elements, at full size. Where so many addresses cannot be had (RLIMIT_AS),
-// the big ones are divided by 16, and by 256.
+// A region's reserve in elements, at full size. Where addresses are few (RLIMIT_AS) the big ones
+// are divided by 16, or by 256.
 static const struct {
     uint64_t elements;
     uint32_t element_bytes;
@@ -36,7 +39,13 @@ enum {
     GROWTH_MAX_BYTES = 1 << 20
 };
 enum {
-    CREATION_WAIT_MS = 50
+    SHIFT_STEP = 4,
+    SHIFT_MAX = 8,
+    LIMIT_SHARE = 16 // of the addresses that RLIMIT_AS allows we reserve at most one in 16
+};
+enum {
+    CREATION_WAIT_MS = 50,
+    HOLD_TRIES = 100
 };
 
 static uint64_t whole_pages(uint64_t bytes) {
@@ -57,11 +66,24 @@ static uint64_t lay_out(struct ledger_region *regions, unsigned shift) {
     return offset;
 }
 
-static int reserve(struct backing *out, const char *dir, struct ledger_region *regions) {
-    if (dir[0] && backing_reserve_file(out, lay_out(regions, 0), dir) == 0)
+// What the reserve takes of the addresses under a limit, the program's malloc cannot have.
+static unsigned shift_under_limit(struct ledger_region *regions) {
+    struct rlimit limit;
+    if (sys_call(SYS_prlimit64, 0, RLIMIT_AS, 0, (long)&limit, 0, 0) < 0 ||
+        limit.rlim_cur == RLIM_INFINITY)
         return 0;
-    int error = -ENOMEM;
-    for (unsigned shift = 0; shift <= 8 && error < 0; shift += 4)
+    unsigned shift = 0;
+    while (shift < SHIFT_MAX && lay_out(regions, shift) > limit.rlim_cur / LIMIT_SHARE)
+        shift += SHIFT_STEP;
+    return shift;
+}
+
+static int reserve(struct backing *out, const char *dir, struct ledger_region *regions) {
+    unsigned first = shift_under_limit(regions);
+    int error = dir[0] ? -ENOMEM : -ENOENT;
+    for (unsigned shift = first; shift <= SHIFT_MAX && error == -ENOMEM; shift += SHIFT_STEP)
+        error = backing_reserve_file(out, lay_out(regions, shift), dir);
+    for (unsigned shift = first; shift <= SHIFT_MAX && error < 0; shift += SHIFT_STEP)
         error = backing_reserve_private(out, lay_out(regions, shift));
     return error;
 }
@@ -143,17 +165,25 @@ int ledger_create(const char *dir, uint32_t stack_depth) {
         return -ENOMEM;
     // Another thread is creating it now, which takes well under a millisecond; or the frame that
     // this signal handler interrupted is, which takes for ever. So wait, but not long.
-    for (int tries = 0; __atomic_exchange_n(&creating, true, __ATOMIC_ACQUIRE); tries++) {
+    // A thread that was creating one when another forked this process is not in it: its claim is
+    // taken over.
+    int self = sys_getpid(), claimant = 0;
+    for (int tries = 0; !__atomic_compare_exchange_n(&creating, &claimant, self, false,
+                                                     __ATOMIC_ACQUIRE, __ATOMIC_RELAXED);
+         tries++) {
         if (ledger_exists())
             return 0;
+        if (claimant != self)
+            continue;
         if (tries == CREATION_WAIT_MS)
             return -EBUSY; // this birth is not recorded; a report calls it "origin unknown"
+        claimant = 0;
         sys_sleep_ms(1);
     }
     int error = ledger_exists() ? 0 : create(dir, stack_depth);
     if (error < 0)
         __atomic_store_n(&creation_failed, true, __ATOMIC_RELAXED);
-    __atomic_store_n(&creating, false, __ATOMIC_RELEASE);
+    __atomic_store_n(&creating, 0, __ATOMIC_RELEASE);
     return error < 0 ? error : 1;
 }
 
@@ -165,82 +195,7 @@ bool ledger_is_file(void) {
     return backing.is_file;
 }
 
-static int copy_to(struct backing *fresh) {
-    struct ledger_header *from = ledger.header;
-    int error = backing_commit(fresh, 0, LEDGER_HEADER_BYTES);
-    if (error < 0)
-        return error;
-    memcpy(fresh->base, from, LEDGER_HEADER_BYTES);
-    for (int i = 0; i < LEDGER_REGIONS; i++) {
-        const struct ledger_region *region = &from->regions[i];
-        if (region->committed_bytes == 0)
-            continue;
-        error = backing_commit(fresh, region->offset, region->offset + region->committed_bytes);
-        if (error < 0)
-            return error;
-        memcpy(fresh->base + region->offset, backing.base + region->offset,
-               region->committed_bytes);
-    }
-    return 0;
-}
-
-static int continue_in_file(void) {
-    struct backing fresh;
-    char dir[sizeof backing.path];
-    memcpy(dir, backing.path, sizeof dir);
-    *strrchr(dir, '/') = '\0';
-    int error = backing_reserve_file(&fresh, backing.bytes, dir);
-    if (error < 0)
-        return error;
-    error = copy_to(&fresh);
-    if (error == 0)
-        error = backing_replace(&backing, &fresh);
-    if (error < 0)
-        backing_discard(&fresh);
-    return error;
-}
-
-static int continue_in_private_memory(void) {
-    struct backing fresh;
-    int error = backing_reserve_private(&fresh, backing.bytes);
-    if (error < 0)
-        return error;
-    error = backing_commit(&fresh, 0, fresh.bytes);
-    if (error == 0)
-        error = copy_to(&fresh);
-    if (error == 0)
-        error = backing_replace(&backing, &fresh);
-    if (error < 0)
-        backing_discard(&fresh);
-    return error;
-}
-
-static uint64_t open_sockets(const struct ledger_counters *counters) {
-    return counters->inherited + counters->born + counters->found - counters->closed -
-           counters->closed_unseen;
-}
-
-int ledger_continue_in_child(void) {
-    if (backing.is_file && continue_in_file() < 0) {
-        int error = continue_in_private_memory();
-        if (error < 0) { // the file is our parent's: leave it alone from here on
-            __atomic_store_n(&ledger.header, NULL, __ATOMIC_RELEASE);
-            __atomic_store_n(&creation_failed, true, __ATOMIC_RELAXED);
-            sockleak_ledger_locator.address = 0;
-            return error;
-        }
-    }
-    struct ledger_header *header = ledger.header;
-    uint64_t inherited = open_sockets(&header->counters);
-    memset(&header->counters, 0, sizeof header->counters);
-    header->counters.inherited = inherited;
-    header->process++;
-    header->ended = ENDED_RUNNING;
-    header->end_status = 0;
-    header->snapshot_ns = 0;
-    describe_process(header);
-    return 0;
-}
+// --- growth -------------------------------------------------------------------------------------
 
 int ledger_commit(enum ledger_region_id id, uint64_t bytes) {
     struct ledger_region *region = &ledger.header->regions[id];
@@ -366,16 +321,26 @@ bool ledger_release_vanished(uint32_t number) {
 // --- file descriptors ---------------------------------------------------------------------------
 
 uint32_t ledger_fd_hold(int fd) {
-    for (;;) {
-        uint32_t number = ledger_fd(fd);
+    uint32_t number = 0, before;
+    for (int failures = 0; failures < HOLD_TRIES; failures++) {
+        before = number;
+        number = ledger_fd(fd);
         if (number == 0)
             return 0;
+        if (number != before)
+            failures = 0;
         if (!ledger_hold(number))
             continue; // freed since we read the table: read it again
         if (ledger_fd(fd) == number)
             return number;
         ledger_release(number); // freed and used for another fd's socket since
+        number = 0;
     }
+    // An entry holds what it refers to, so this one is damaged (a fork in a signal handler that
+    // interrupted us can do that): nobody may wait for it.
+    __atomic_compare_exchange_n(&ledger.fds[fd], &number, 0, false, __ATOMIC_ACQ_REL,
+                                __ATOMIC_RELAXED);
+    return 0;
 }
 
 static void raise_fd_limit(uint64_t limit) {
@@ -411,4 +376,187 @@ bool ledger_fd_restore(int fd, uint32_t number) {
 
 int ledger_fd_limit(void) {
     return (int)__atomic_load_n(&ledger.header->regions[LEDGER_FDS].used, __ATOMIC_RELAXED);
+}
+
+// --- fork ---------------------------------------------------------------------------------------
+
+// A copy of what is in use, for a child whose parent runs on in the shared file.
+struct image {
+    struct ledger_header header;
+    void *parts[LEDGER_REGIONS]; // committed_bytes of each
+};
+
+// Per thread: the handlers of pthread_atfork run in the thread that forks, and two may fork at
+// once.
+static THREAD_LOCAL struct image *prepared;
+
+static void *map_anonymous(uint64_t bytes) {
+    void *mapped =
+        sys_mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return sys_failed(mapped) ? NULL : mapped;
+}
+
+static void drop(struct image *image) {
+    for (int i = 0; i < LEDGER_REGIONS; i++)
+        if (image->parts[i])
+            sys_munmap(image->parts[i], image->header.regions[i].committed_bytes);
+    sys_munmap(image, sizeof *image);
+}
+
+// Copies a ledger that other threads, or the parent, are writing to. The regions are in an order in
+// which each refers to later ones only (fds to records to stacks to frames to modules to strings),
+// and what is referred to was complete before; so each region's size is read, and its contents are
+// copied, after the regions that refer to it. NULL: no memory.
+static struct image *take_image(void) {
+    struct image *image = map_anonymous(sizeof *image);
+    if (!image)
+        return NULL;
+    memcpy(&image->header, ledger.header, sizeof image->header);
+    for (int i = 0; i < LEDGER_REGIONS; i++) {
+        struct ledger_region *live = &ledger.header->regions[i], *copy = &image->header.regions[i];
+        copy->committed_bytes = __atomic_load_n(&live->committed_bytes, __ATOMIC_ACQUIRE);
+        uint64_t used = __atomic_load_n(&live->used, __ATOMIC_RELAXED);
+        uint64_t room = copy->committed_bytes / plan[i].element_bytes;
+        copy->used = used < room || copy->committed_bytes == 0 ? used : room;
+        if (copy->committed_bytes == 0)
+            continue;
+        image->parts[i] = map_anonymous(copy->committed_bytes);
+        if (!image->parts[i]) {
+            drop(image);
+            return NULL;
+        }
+        memcpy(image->parts[i], backing.base + copy->offset, copy->committed_bytes);
+        __atomic_thread_fence(__ATOMIC_ACQUIRE);
+    }
+    return image;
+}
+
+static int fill(const struct image *image) {
+    int error = backing_commit(&backing, 0, LEDGER_HEADER_BYTES);
+    if (error < 0)
+        return error;
+    memcpy(backing.base, &image->header, sizeof image->header);
+    for (int i = 0; i < LEDGER_REGIONS; i++) {
+        const struct ledger_region *region = &image->header.regions[i];
+        if (region->committed_bytes == 0)
+            continue;
+        error = backing_commit(&backing, region->offset, region->offset + region->committed_bytes);
+        if (error < 0)
+            return error;
+        memcpy(backing.base + region->offset, image->parts[i], region->committed_bytes);
+    }
+    return 0;
+}
+
+// Puts the image in the place of the parent's file: as a file of our own, else as private memory.
+static int adopt(const struct image *image) {
+    char dir[sizeof backing.path];
+    memcpy(dir, backing.path, sizeof dir);
+    *strrchr(dir, '/') = '\0';
+    int error = backing_renew_file(&backing, dir);
+    if (error == 0) {
+        error = fill(image);
+        if (error < 0)
+            backing_remove_file(&backing);
+    }
+    if (error < 0) {
+        error = backing_renew_private(&backing);
+        if (error == 0)
+            error = fill(image);
+    }
+    return error;
+}
+
+// Counts anew who refers to which record, and chains the others for use: the copy may hold a record
+// in the middle of a change, and the holds of threads that are not in this process. Only fds refer
+// to records here. Returns how many are in use.
+static uint64_t rebuild_references(void) {
+    struct ledger_header *header = ledger.header;
+    uint64_t records = header->regions[LEDGER_RECORDS].used;
+    uint64_t fds = header->regions[LEDGER_FDS].used;
+    for (uint64_t number = 1; number < records; number++)
+        ledger.records[number].holders = 0;
+    for (uint64_t fd = 0; fd < fds; fd++) {
+        uint32_t number = ledger.fds[fd];
+        if (number < records && ledger.records[number].inode)
+            ledger.records[number].holders++;
+        else
+            ledger.fds[fd] = 0;
+    }
+    uint64_t in_use = 0;
+    header->free_record = 0;
+    for (uint64_t number = records; number-- > 1;) { // so that the lowest is used first
+        if (ledger.records[number].holders) {
+            in_use++;
+        } else {
+            ledger.records[number].inode = 0;
+            push_free((uint32_t)number);
+        }
+    }
+    return in_use;
+}
+
+// While memory is exchanged no handler of the program may run: it could enter our hooks.
+static uint64_t set_signal_mask(uint64_t mask) {
+    uint64_t before = 0;
+    sys_call(SYS_rt_sigprocmask, SIG_SETMASK, (long)&mask, (long)&before, sizeof mask, 0, 0);
+    return before;
+}
+
+static int leave_parents_file(void) {
+    uint64_t mask = set_signal_mask(~0ull);
+    struct image *image = prepared ? prepared : take_image(); // _Fork and clone run no handlers
+    prepared = NULL;
+    int error = image ? adopt(image) : -ENOMEM;
+    if (image)
+        drop(image);
+    if (error < 0) { // what is there may be our parent's: leave it alone from here on
+        __atomic_store_n(&ledger.header, NULL, __ATOMIC_RELEASE);
+        __atomic_store_n(&creation_failed, true, __ATOMIC_RELAXED);
+        sockleak_ledger_locator.address = 0;
+    }
+    set_signal_mask(mask);
+    return error;
+}
+
+void ledger_prepare_fork(void) {
+    ledger_fork_done_in_parent(); // a signal handler that forks between the two: the later one
+                                  // counts
+    if (ledger_exists() && backing.is_file)
+        prepared = take_image();
+}
+
+void ledger_fork_done_in_parent(void) {
+    struct image *image = prepared;
+    prepared = NULL;
+    if (image)
+        drop(image);
+}
+
+static uint64_t open_sockets(const struct ledger_counters *counters) {
+    return counters->inherited + counters->born + counters->found - counters->closed -
+           counters->closed_unseen;
+}
+
+int ledger_continue_in_child(void) {
+    uint64_t inherited;
+    if (backing.is_file) {
+        int error = leave_parents_file();
+        if (error < 0)
+            return error;
+        inherited = rebuild_references();
+    } else {
+        // Copy-on-write took it all at one moment. A record that another thread held is lost then;
+        // to look for it would touch, and so copy, every page.
+        inherited = open_sockets(&ledger.header->counters);
+    }
+    struct ledger_header *header = ledger.header;
+    memset(&header->counters, 0, sizeof header->counters);
+    header->counters.inherited = inherited;
+    header->process++;
+    header->ended = ENDED_RUNNING;
+    header->end_status = 0;
+    header->snapshot_ns = 0;
+    describe_process(header);
+    return 0;
 }

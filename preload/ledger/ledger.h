@@ -42,10 +42,18 @@ bool ledger_creation_failed(void);
 // True where the ledger is a file that outlives the process.
 bool ledger_is_file(void);
 
-// In a forked child: makes the ledger the child's own (a file is copied, private memory already
-// is), with counters from zero and a new `process` number, so that all records there are inherited.
-// Where a copy cannot be made it falls back to private memory; returns 0 or -errno, and after an
-// error there is no ledger.
+// For pthread_atfork, in the thread that forks: where the ledger is a file, the copy for the child
+// is made before the fork, since its parent closes its own fds right after; and is given back in
+// the parent, also where the fork failed. Both do nothing without a file, or without a ledger.
+void ledger_prepare_fork(void);
+void ledger_fork_done_in_parent(void);
+
+// In a forked child: makes the ledger the child's own, with counters from zero and a new `process`
+// number, so that all records there are inherited. Private memory is that already. Instead of its
+// parent's file it gets one of its own, or private memory where that cannot be made, filled from
+// the copy of ledger_prepare_fork(); where that did not run (_Fork, raw clone) from the parent's
+// file as it is now, in which sockets that the parent has closed meanwhile have no origin any more.
+// Returns 0 or -errno; after an error there is no ledger. Blocks signals for as long as it takes.
 int ledger_continue_in_child(void);
 
 // --- growth -------------------------------------------------------------------------------------
@@ -88,7 +96,8 @@ static inline uint32_t ledger_fd(int fd) {
     return __atomic_load_n(&ledger.fds[fd], __ATOMIC_ACQUIRE);
 }
 
-// The record of an fd, held. 0 for none. The caller releases it.
+// The record of an fd, held. 0 for none. The caller releases it. An entry whose record is free,
+// which only damage can make, is removed.
 uint32_t ledger_fd_hold(int fd);
 
 // Puts a record (0 for none) in an fd's place and passes one reference to it. `*was` gets the

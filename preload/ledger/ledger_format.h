@@ -15,7 +15,7 @@
 
 #define LEDGER_MAGIC "SOCKLEAK" // 8 bytes, no NUL
 enum {
-    LEDGER_VERSION = 1,
+    LEDGER_VERSION = 2,
     LEDGER_HEADER_BYTES = 4096,
     LEDGER_EXE_BYTES = 512,
     LEDGER_CMDLINE_BYTES = 1536,
@@ -175,10 +175,11 @@ struct ledger_stack {
     uint32_t first_frame; // index into LEDGER_FRAMES
     uint16_t depth;
     uint16_t flags;
-    uint64_t opened; // sockets born here
-    uint64_t closed; // and closed properly
-    uint32_t next;   // in the chain of its hash bucket
-    uint32_t unused[7];
+    uint64_t opened;  // sockets born here
+    uint64_t closed;  // and closed properly
+    uint32_t next;    // in the chain of its hash bucket
+    uint32_t unloads; // how many dlclose calls had been seen when its frames were last checked
+    uint32_t unused[6];
 };
 
 enum ledger_stack_flags {

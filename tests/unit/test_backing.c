@@ -179,25 +179,113 @@ ISOLATED(a_commit_works_without_a_descriptor_to_spare) {
     unlink(path);
 }
 
-static void a_replacement_takes_over_the_addresses(void **state) {
+// mlockall(MCL_FUTURE) makes every usable page present: of what is only reserved, none may be.
+static void assert_present_only_when_committed(struct backing *backing) {
+    long before = kilobytes_of("VmRSS:");
+    assert_int_equal(backing_commit(backing, 0, 16 * PAGE), 0);
+    assert_true(kilobytes_of("VmRSS:") >= before + 16 * PAGE / 1024 / 2);
+    assert_true(kilobytes_of("VmRSS:") < before + 1024);
+    memset(backing->base, 1, 16 * PAGE);
+    assert_int_equal(WTERMSIG(child_status(store, backing->base + 16 * PAGE)), SIGSEGV);
+}
+
+static void lock_memory(void) {
+    if (mlockall(MCL_CURRENT | MCL_FUTURE) != 0)
+        isolated_skip("memory cannot be locked: not permitted here");
+}
+
+ISOLATED(in_locked_memory_a_private_reserve_is_not_present) {
+    lock_memory();
+    struct backing backing;
+    long before = kilobytes_of("VmRSS:");
+    assert_int_equal(backing_reserve_private(&backing, RESERVE), 0);
+    assert_true(kilobytes_of("VmRSS:") < before + 1024);
+    assert_present_only_when_committed(&backing);
+    backing_discard(&backing);
+}
+
+ISOLATED(in_locked_memory_a_files_reserve_fills_no_tmpfs) {
+    lock_memory();
+    struct backing backing;
+    struct stat status;
+    long before = kilobytes_of("VmRSS:");
+    assert_int_equal(backing_reserve_file(&backing, RESERVE, scratch_directory()), 0);
+    assert_true(kilobytes_of("VmRSS:") < before + 1024);
+    assert_int_equal(stat(backing.path, &status), 0);
+    assert_true(status.st_blocks * 512 < 1 << 20);
+    assert_present_only_when_committed(&backing);
+    backing_discard(&backing);
+}
+
+// Two threads may commit overlapping ranges, and only the larger may fail.
+ISOLATED(a_failed_commit_takes_nothing_away) {
+    own_mounts();
+    if (mount("none", scratch_directory(), "tmpfs", 0, "size=64k") != 0)
+        isolated_skip("no tmpfs can be mounted: not permitted here");
+    struct backing backing;
+    assert_int_equal(backing_reserve_file(&backing, RESERVE, scratch_directory()), 0);
+    assert_int_equal(backing_commit(&backing, 0, 4 * PAGE), 0);
+    assert_true(backing_commit(&backing, 0, 64 * PAGE) < 0);
+    memset(backing.base, 2, 4 * PAGE);
+    backing_discard(&backing);
+}
+
+static void a_renewed_file_is_new_and_at_the_same_addresses(void **state) {
     (void)state;
-    struct backing old, fresh;
+    struct backing backing;
     char old_path[256], text[16];
-    assert_int_equal(backing_reserve_file(&old, RESERVE, scratch_directory()), 0);
-    assert_int_equal(backing_commit(&old, 0, PAGE), 0);
-    strcpy(old_path, old.path);
-    memcpy(old.base, "old", 4);
-    assert_int_equal(backing_reserve_file(&fresh, RESERVE, scratch_directory()), 0);
-    assert_int_equal(backing_commit(&fresh, 0, PAGE), 0);
-    memcpy(fresh.base, "fresh", 6);
-    char *base = old.base;
-    assert_int_equal(backing_replace(&old, &fresh), 0);
-    assert_ptr_equal(old.base, base);
-    assert_string_equal(base, "fresh");
+    assert_int_equal(backing_reserve_file(&backing, RESERVE, scratch_directory()), 0);
+    assert_int_equal(backing_commit(&backing, 0, PAGE), 0);
+    strcpy(old_path, backing.path);
+    memcpy(backing.base, "old", 4);
+    char *base = backing.base;
+    assert_int_equal(backing_renew_file(&backing, scratch_directory()), 0);
+    assert_ptr_equal(backing.base, base);
+    assert_int_equal(WTERMSIG(child_status(store, base)), SIGSEGV); // nothing is usable yet
+    assert_int_equal(backing_commit(&backing, 0, PAGE), 0);
+    assert_int_equal(base[0], 0);
+    memcpy(base, "fresh", 6);
     read_file(old_path, text, sizeof text);
     assert_string_equal(text, "old"); // the file is as it was
+    read_file(backing.path, text, sizeof text);
+    assert_string_equal(text, "fresh");
     unlink(old_path);
-    backing_discard(&old);
+    backing_discard(&backing);
+}
+
+static void a_file_that_cannot_be_renewed_stays(void **state) {
+    (void)state;
+    struct backing backing;
+    char path[256];
+    assert_int_equal(backing_reserve_file(&backing, RESERVE, scratch_directory()), 0);
+    assert_int_equal(backing_commit(&backing, 0, PAGE), 0);
+    strcpy(path, backing.path);
+    assert_int_equal(backing_renew_file(&backing, "/nonexistent"), -ENOENT);
+    assert_true(backing.is_file);
+    assert_string_equal(backing.path, path);
+    backing.base[0] = 1;
+    backing_discard(&backing);
+}
+
+static void private_memory_takes_a_files_place(void **state) {
+    (void)state;
+    struct backing backing;
+    char path[256], text[16];
+    assert_int_equal(backing_reserve_file(&backing, RESERVE, scratch_directory()), 0);
+    assert_int_equal(backing_commit(&backing, 0, PAGE), 0);
+    strcpy(path, backing.path);
+    memcpy(backing.base, "old", 4);
+    char *base = backing.base;
+    assert_int_equal(backing_renew_private(&backing), 0);
+    assert_ptr_equal(backing.base, base);
+    assert_false(backing.is_file);
+    assert_int_equal(backing_commit(&backing, 0, 2 * PAGE), 0);
+    assert_int_equal(base[0], 0);
+    memcpy(base, "fresh", 6);
+    read_file(path, text, sizeof text);
+    assert_string_equal(text, "old");
+    unlink(path);
+    backing_discard(&backing);
 }
 
 int main(void) {
@@ -212,7 +300,12 @@ int main(void) {
         cmocka_unit_test(a_file_size_limit_that_suffices_is_no_obstacle),
         cmocka_unit_test(a_full_tmpfs_is_an_error_and_no_sigbus),
         cmocka_unit_test(a_commit_works_without_a_descriptor_to_spare),
-        cmocka_unit_test(a_replacement_takes_over_the_addresses),
+        cmocka_unit_test(in_locked_memory_a_private_reserve_is_not_present),
+        cmocka_unit_test(in_locked_memory_a_files_reserve_fills_no_tmpfs),
+        cmocka_unit_test(a_failed_commit_takes_nothing_away),
+        cmocka_unit_test(a_renewed_file_is_new_and_at_the_same_addresses),
+        cmocka_unit_test(a_file_that_cannot_be_renewed_stays),
+        cmocka_unit_test(private_memory_takes_a_files_place),
     };
     scratch_directory();
     return cmocka_run_group_tests_name("backing", tests, NULL, NULL);

@@ -297,6 +297,16 @@ ISOLATED(a_region_at_its_end_hands_out_nothing_more) {
     assert_int_equal(ledger_commit(LEDGER_STRINGS, region->reserved_bytes + 1), -ENOSPC);
 }
 
+ISOLATED(an_entry_whose_record_is_free_is_removed_and_ends_no_program) {
+    alarm(5);
+    assert_int_equal(ledger_create("", 32), 1);
+    uint32_t number = ledger_record_new(), was;
+    assert_int_equal(ledger_fd_swap(3, number, &was), 0);
+    assert_true(ledger_release(number)); // and the entry stays
+    assert_int_equal(ledger_fd_hold(3), 0);
+    assert_int_equal(ledger_fd(3), 0);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(it_is_created_once),
@@ -315,6 +325,7 @@ int main(void) {
         cmocka_unit_test(four_threads_that_open_and_close_the_same_fds_leak_no_record),
         cmocka_unit_test(four_threads_take_distinct_elements_while_the_region_grows),
         cmocka_unit_test(a_region_at_its_end_hands_out_nothing_more),
+        cmocka_unit_test(an_entry_whose_record_is_free_is_removed_and_ends_no_program),
     };
     return cmocka_run_group_tests_name("ledger", tests, NULL, NULL);
 }

@@ -2,12 +2,17 @@
 #include "ledger/ledger.h"
 #include "unit.h"
 #include <fcntl.h>
+#include <pthread.h>
+#include <semaphore.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 static uint32_t number;
@@ -175,6 +180,188 @@ ISOLATED(where_nothing_can_be_had_the_child_has_no_ledger_and_the_parents_is_unt
     assert_int_equal(unlink(name), 0);
 }
 
+static void forget_file(void) {
+    char name[160];
+    snprintf(name, sizeof name, "%s/%u-%llu.ledger", scratch_directory(), (unsigned)getpid(),
+             (unsigned long long)ledger.header->start_time_ticks);
+    assert_int_equal(unlink(name), 0);
+}
+
+// Forks with or without our handlers; the parent closes its socket at once, as a server does that
+// forks for each connection, and only then does the child look.
+static void fork_and_close(bool prepare, void (*look)(void)) {
+    int gate[2];
+    begin_with(scratch_directory());
+    assert_int_equal(pipe(gate), 0);
+    if (prepare)
+        ledger_prepare_fork();
+    pid_t pid = fork();
+    if (pid == 0) {
+        char byte;
+        assert_int_equal(read(gate[0], &byte, 1), 1);
+        alarm(5);
+        assert_int_equal(ledger_continue_in_child(), 0);
+        look();
+        forget_file();
+        _exit(0);
+    }
+    ledger_fork_done_in_parent();
+    close_one(3);
+    open_one(7); // uses the record again
+    ledger_record(number)->inode = 4712;
+    assert_int_equal(write(gate[1], "", 1), 1);
+    int status;
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    forget_file();
+    assert_int_equal(status, 0);
+    assert_int_equal(ledger_fd(3), 0);
+    assert_int_equal(ledger_record(ledger_fd(7))->inode, 4712);
+}
+
+static void the_socket_is_there(void) {
+    uint32_t held = ledger_fd_hold(3);
+    assert_int_not_equal(held, 0);
+    assert_int_equal(ledger_record(held)->inode, 4711);
+    assert_int_equal(ledger_record(held)->holders, 2);
+    assert_int_equal(ledger_fd(7), 0);
+    assert_int_equal(ledger.header->counters.inherited, 1);
+}
+
+ISOLATED(what_the_parent_closes_after_the_fork_the_child_still_has) {
+    fork_and_close(true, the_socket_is_there);
+}
+
+static void the_ledger_is_whole(void) {
+    assert_int_equal(ledger_fd_hold(3), 0);
+    open_one(4);
+    assert_int_equal(ledger_record(number)->holders, 1);
+}
+
+ISOLATED(without_our_handlers_the_childs_late_copy_is_whole) {
+    fork_and_close(false, the_ledger_is_whole);
+}
+
+enum {
+    RECORDS = 20
+};
+
+static void goes_on_from_a_torn_copy(void *unused) {
+    (void)unused;
+    alarm(5);
+    assert_int_equal(ledger_continue_in_child(), 0);
+    assert_int_equal(ledger.header->counters.inherited, 2);
+    assert_int_equal(ledger_fd(3), 1);
+    assert_int_equal(ledger_fd(4), 2);
+    assert_int_equal(ledger_fd(5), 0); // its record was freed
+    assert_int_equal(ledger_fd(6), 0); // no such record
+    assert_int_equal(ledger_record(2)->holders, 2);
+    uint32_t was;
+    ledger_fd_swap(3, 0, &was);
+    assert_true(ledger_release(was)); // the thread that held it is not here
+    bool seen[RECORDS + 1] = {[2] = true};
+    for (int i = 0; i < RECORDS - 1; i++) { // each number once, until they are all in use
+        uint32_t fresh = ledger_record_new();
+        assert_true(fresh >= 1 && fresh <= RECORDS && !seen[fresh]);
+        seen[fresh] = true;
+    }
+    assert_int_equal(ledger_record_new(), RECORDS + 1);
+    assert_true(ledger_is_file());
+    forget_file();
+}
+
+// What a copy may look like that was made while others changed the ledger.
+ISOLATED(a_torn_copy_is_made_whole) {
+    assert_int_equal(ledger_create(scratch_directory(), 32), 1);
+    for (int fd = 3; fd < 3 + RECORDS; fd++)
+        open_one(fd);
+    for (int fd = 7; fd < 3 + RECORDS; fd++)
+        close_one(fd);
+    assert_true(ledger_hold(1));       // by a thread in the middle of a call
+    ledger.fds[8] = 2;                 // a dup that is not counted yet
+    ledger_record(3)->inode = 0;       // freed
+    ledger_record(3)->holders = 0;     //
+    ledger.fds[6] = 123456;            // of a record that was not copied
+    ledger.header->free_record = 1;    // in use
+    ledger_record(10)->next_free = 10; // a circle
+    ledger_record(12)->holders = 7;    // just freed
+    child_must_pass(goes_on_from_a_torn_copy, NULL);
+    forget_file();
+}
+
+static rlim_t mappings(void) {
+    rlim_t lines = 0;
+    FILE *file = fopen("/proc/self/maps", "r");
+    for (int c; (c = getc(file)) != EOF;)
+        lines += c == '\n';
+    fclose(file);
+    return lines;
+}
+
+ISOLATED(the_copy_is_given_back_in_the_parent) {
+    begin_with(scratch_directory());
+    mappings();
+    rlim_t before = mappings();
+    ledger_prepare_fork();
+    assert_true(mappings() > before);
+    ledger_prepare_fork(); // a signal handler forks, too
+    ledger_fork_done_in_parent();
+    assert_int_equal(mappings(), before);
+    ledger_fork_done_in_parent();
+    forget_file();
+}
+
+ISOLATED(private_memory_needs_no_copy) {
+    ledger_prepare_fork(); // nor does a process without a ledger
+    begin_with("");
+    mappings();
+    rlim_t before = mappings();
+    ledger_prepare_fork();
+    assert_int_equal(mappings(), before);
+    ledger_fork_done_in_parent();
+}
+
+// --- a fork during the creation ------------------------------------------------------------------
+
+static sem_t creating, go_on;
+
+static void on_fault(int signal) {
+    (void)signal;
+    sem_post(&creating);
+    while (sem_wait(&go_on) != 0)
+        ;
+}
+
+static void *create_slowly(void *unreadable) {
+    ledger_create(unreadable, 32);
+    return NULL;
+}
+
+static void creates_at_once(void *unused) {
+    (void)unused;
+    struct timespec before, after;
+    clock_gettime(CLOCK_MONOTONIC, &before);
+    assert_int_equal(ledger_create("", 32), 1);
+    clock_gettime(CLOCK_MONOTONIC, &after);
+    long us = (after.tv_sec - before.tv_sec) * 1000000 + (after.tv_nsec - before.tv_nsec) / 1000;
+    assert_true(us < 40000);
+}
+
+// Another thread of the parent is held up while it reads the directory's name.
+ISOLATED(a_creation_that_a_fork_left_behind_holds_nobody_up) {
+    char *name = mmap(NULL, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    pthread_t thread;
+    sem_init(&creating, 0, 0);
+    sem_init(&go_on, 0, 0);
+    signal(SIGSEGV, on_fault);
+    pthread_create(&thread, NULL, create_slowly, name);
+    sem_wait(&creating);
+    child_must_pass(creates_at_once, NULL);
+    mprotect(name, 4096, PROT_READ);
+    sem_post(&go_on);
+    pthread_join(thread, NULL);
+    assert_true(ledger_exists());
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(in_private_memory_the_childs_ledger_is_its_own),
@@ -184,6 +371,12 @@ int main(void) {
         cmocka_unit_test(a_grandchild_inherits_what_the_child_has_not_closed),
         cmocka_unit_test(
             where_nothing_can_be_had_the_child_has_no_ledger_and_the_parents_is_untouched),
+        cmocka_unit_test(what_the_parent_closes_after_the_fork_the_child_still_has),
+        cmocka_unit_test(without_our_handlers_the_childs_late_copy_is_whole),
+        cmocka_unit_test(a_torn_copy_is_made_whole),
+        cmocka_unit_test(the_copy_is_given_back_in_the_parent),
+        cmocka_unit_test(private_memory_needs_no_copy),
+        cmocka_unit_test(a_creation_that_a_fork_left_behind_holds_nobody_up),
     };
     scratch_directory();
     return cmocka_run_group_tests_name("ledger_fork", tests, NULL, NULL);

@@ -45,6 +45,13 @@ static void it_works(void) {
     assert_int_equal(ledger_fd(3), number);
 }
 
+static void remove_own_file(void) {
+    char name[128];
+    snprintf(name, sizeof name, "%s/%u-%llu.ledger", scratch_directory(), ledger.header->pid,
+             (unsigned long long)ledger.header->start_time_ticks);
+    assert_int_equal(unlink(name), 0);
+}
+
 ISOLATED(with_a_directory_it_is_a_file_there) {
     assert_int_equal(ledger_create(scratch_directory(), 32), 1);
     assert_true(ledger_is_file());
@@ -85,11 +92,34 @@ ISOLATED(few_addresses_give_a_smaller_ledger) {
     assert_true(total < 32 << 20);
 }
 
-ISOLATED(few_addresses_and_a_directory_leave_no_file_behind) {
+ISOLATED(few_addresses_and_a_directory_give_a_smaller_file) {
     limit_addresses(32 << 20);
     assert_int_equal(ledger_create(scratch_directory(), 32), 1);
-    assert_false(ledger_is_file());
-    assert_int_equal(files_in(scratch_directory()), 0);
+    assert_true(ledger_is_file());
+    assert_int_equal(files_in(scratch_directory()), 1);
+    it_works();
+    remove_own_file();
+}
+
+// A program that calculates with its limit: what we reserve, its malloc cannot have.
+static void takes_one_in_16_at_most(const char *dir) {
+    rlim_t before = addresses_in_use();
+    struct rlimit limit = {400 << 20, 400 << 20};
+    assert_int_equal(setrlimit(RLIMIT_AS, &limit), 0);
+    assert_int_equal(ledger_create(dir, 32), 1);
+    assert_true(addresses_in_use() - before <= (400 << 20) / 16);
+    it_works();
+}
+
+ISOLATED(under_a_limit_the_program_keeps_its_share_of_the_addresses) {
+    takes_one_in_16_at_most("");
+    assert_true(ledger.header->regions[LEDGER_RECORDS].reserved_bytes >= 1 << 20); // a fair one
+}
+
+ISOLATED(under_a_limit_a_file_is_smaller_too) {
+    takes_one_in_16_at_most(scratch_directory());
+    assert_true(ledger_is_file());
+    remove_own_file();
 }
 
 ISOLATED(no_addresses_at_all_are_an_error_that_is_remembered) {
@@ -167,7 +197,9 @@ int main(void) {
         cmocka_unit_test(a_directory_that_cannot_be_written_gives_private_memory),
         cmocka_unit_test(a_file_size_limit_gives_private_memory),
         cmocka_unit_test(few_addresses_give_a_smaller_ledger),
-        cmocka_unit_test(few_addresses_and_a_directory_leave_no_file_behind),
+        cmocka_unit_test(few_addresses_and_a_directory_give_a_smaller_file),
+        cmocka_unit_test(under_a_limit_the_program_keeps_its_share_of_the_addresses),
+        cmocka_unit_test(under_a_limit_a_file_is_smaller_too),
         cmocka_unit_test(no_addresses_at_all_are_an_error_that_is_remembered),
         cmocka_unit_test(no_addresses_and_no_directory_leave_the_programs_memory_alone),
         cmocka_unit_test(no_addresses_and_a_directory_leave_the_programs_memory_alone),

@@ -7,12 +7,20 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <pthread.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -331,6 +339,71 @@ ISOLATED(a_report_larger_than_the_buffer_arrives_whole) {
     assert_string_equal(text, expected);
 }
 
+static sem_t notified;
+static int listener;
+
+// Answers each ppoll of the other thread: one descriptor is ready.
+static void *say_writable(void *unused) {
+    sem_wait(&notified);
+    for (;;) {
+        struct seccomp_notif asked = {0};
+        struct seccomp_notif_resp answer = {.val = 1};
+        if (ioctl(listener, SECCOMP_IOCTL_NOTIF_RECV, &asked) != 0)
+            return unused;
+        answer.id = asked.id;
+        ioctl(listener, SECCOMP_IOCTL_NOTIF_SEND, &answer);
+    }
+}
+
+static void poll_always_says_writable(void) {
+    struct sock_filter filter[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_ppoll, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_USER_NOTIF),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog program = {.len = sizeof filter / sizeof *filter, .filter = filter};
+    pthread_t thread;
+    sem_init(&notified, 0, 0);
+    pthread_create(&thread, NULL, say_writable, NULL);
+    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+    listener = (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER,
+                            &program);
+    if (listener < 0)
+        isolated_skip("no system call can be answered here");
+    sem_post(&notified);
+}
+
+// What happens where a pipe has other writers, and they are quicker than we: poll said writable,
+// and it is full.
+static void reports_to_a_pipe_that_was_filled(void) {
+    int pipes[2];
+    assert_int_equal(pipe2(pipes, O_NONBLOCK), 0);
+    while (write(pipes[1], "x", 1) == 1)
+        ;
+    fcntl(pipes[1], F_SETFL, 0);
+    stderr_becomes(pipes[1]);
+    output_remember_stderr();
+    poll_always_says_writable();
+    _exit(report_to("", "report\n") == -EIO ? 0 : 1);
+}
+
+// A write that waits has all signals blocked, so only SIGKILL would end the program.
+static void a_write_that_would_wait_cannot_hang_the_program(void **state) {
+    (void)state;
+    pid_t pid = fork();
+    if (pid == 0)
+        reports_to_a_pipe_that_was_filled();
+    int status = -1;
+    for (int ms = 0; ms < 5000 && waitpid(pid, &status, WNOHANG) == 0; ms += 10)
+        usleep(10000);
+    kill(pid, SIGKILL);
+    waitpid(pid, NULL, 0);
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 77)
+        skip();
+    assert_int_equal(status, 0);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_log_is_private_and_no_descriptor_stays_open),
@@ -351,6 +424,7 @@ int main(void) {
         cmocka_unit_test(a_file_size_limit_raises_no_sigxfsz),
         cmocka_unit_test(a_full_pipe_without_a_reader_is_given_up_after_2_seconds),
         cmocka_unit_test(a_report_larger_than_the_buffer_arrives_whole),
+        cmocka_unit_test(a_write_that_would_wait_cannot_hang_the_program),
     };
     scratch_directory();
     return cmocka_run_group_tests_name("output", tests, NULL, NULL);

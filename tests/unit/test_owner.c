@@ -95,6 +95,38 @@ ISOLATED(a_child_in_our_memory_is_told_apart_once_it_is_expected) {
     assert_false(owner_is_other_process());
 }
 
+ISOLATED(who_expects_shared_memory_owns_it_where_nobody_did) {
+    owner_expect_shared_memory();
+    assert_int_equal(owner_pid(), getpid());
+    assert_int_equal(answer_of_a_child_in_our_memory(), 1);
+    assert_false(owner_is_other_process());
+}
+
+ISOLATED(a_vfork_child_that_expects_shared_memory_claims_nothing) {
+    owner_vfork_depth++;
+    owner_expect_shared_memory();
+    owner_vfork_depth--;
+    assert_int_equal(owner_pid(), 0);
+}
+
+ISOLATED(in_a_sandbox_everything_is_passed_on_until_it_is_taken_back) {
+    owner_claim();
+    owner_expect_shared_memory();
+    owner_set_sandboxed(true);
+    assert_true(owner_is_sandboxed());
+    assert_true(owner_is_other_process());
+    owner_set_sandboxed(false);
+    assert_false(owner_is_sandboxed());
+    assert_false(owner_is_other_process());
+    assert_int_equal(answer_of_a_child_in_our_memory(), 1); // as expected before
+}
+
+ISOLATED(forks_are_noticed_from_the_first_claim_on) {
+    assert_false(owner_notices_forks());
+    owner_claim();
+    assert_true(owner_notices_forks());
+}
+
 static void is_no_other_process(void *unused) {
     (void)unused;
     assert_false(owner_is_other_process());
@@ -117,6 +149,10 @@ int main(void) {
         cmocka_unit_test(a_fork_by_the_bare_system_call_is_noticed),
         cmocka_unit_test(a_vfork_child_is_another_process_by_its_depth),
         cmocka_unit_test(a_child_in_our_memory_is_told_apart_once_it_is_expected),
+        cmocka_unit_test(who_expects_shared_memory_owns_it_where_nobody_did),
+        cmocka_unit_test(a_vfork_child_that_expects_shared_memory_claims_nothing),
+        cmocka_unit_test(in_a_sandbox_everything_is_passed_on_until_it_is_taken_back),
+        cmocka_unit_test(forks_are_noticed_from_the_first_claim_on),
         cmocka_unit_test(a_forked_child_is_no_other_process_even_if_shared_memory_is_expected),
     };
     return cmocka_run_group_tests_name("owner", tests, NULL, NULL);

@@ -3,6 +3,7 @@
 #include "unit.h"
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 
 static void pieces_are_zero_aligned_and_apart(void **state) {
@@ -53,11 +54,61 @@ ISOLATED(where_addresses_are_short_it_is_smaller) {
     assert_true(scratch_open(&scratch) < 0);
 }
 
+ISOLATED(under_a_limit_the_program_keeps_its_share_of_the_addresses) {
+    struct rlimit limit = {.rlim_cur = 400 << 20, .rlim_max = RLIM_INFINITY};
+    struct scratch scratch;
+    assert_int_equal(setrlimit(RLIMIT_AS, &limit), 0);
+    assert_int_equal(scratch_open(&scratch), 0);
+    assert_true(scratch.size_bytes <= 400 / 16 << 20);
+    assert_non_null(scratch_take(&scratch, 1 << 20));
+    scratch_close(&scratch);
+}
+
+static long resident_kilobytes(void) {
+    long size = 0, resident = 0;
+    FILE *file = fopen("/proc/self/statm", "r");
+    assert_int_equal(fscanf(file, "%ld %ld", &size, &resident), 2);
+    fclose(file);
+    return resident * 4;
+}
+
+ISOLATED(in_locked_memory_only_what_is_taken_is_present) {
+    if (mlockall(MCL_CURRENT | MCL_FUTURE) != 0)
+        isolated_skip("memory cannot be locked: not permitted here");
+    struct scratch scratch;
+    long before = resident_kilobytes();
+    assert_int_equal(scratch_open(&scratch), 0);
+    assert_true(resident_kilobytes() < before + 256);
+    for (int i = 0; i < 1000; i++)
+        memset(scratch_take(&scratch, 4000), 1, 4000);
+    assert_true(resident_kilobytes() < before + 2 * 4000 + 1024); // the last step doubled it
+    memset(scratch_take(&scratch, 64 << 20), 1, 64 << 20);        // one piece larger than a step
+    assert_true(resident_kilobytes() < before + (65 << 10) + 8 * 1024);
+    scratch_close(&scratch);
+}
+
+static void it_grows_in_few_steps(void **state) {
+    (void)state;
+    struct scratch scratch;
+    int steps = 0;
+    assert_int_equal(scratch_open(&scratch), 0);
+    while (scratch.used_bytes < 256 << 20) {
+        size_t before = scratch.committed_bytes;
+        assert_non_null(scratch_take(&scratch, 100000));
+        steps += scratch.committed_bytes != before;
+    }
+    assert_true(steps <= 12);
+    scratch_close(&scratch);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(pieces_are_zero_aligned_and_apart),
         cmocka_unit_test(more_than_there_is_is_null),
         cmocka_unit_test(where_addresses_are_short_it_is_smaller),
+        cmocka_unit_test(under_a_limit_the_program_keeps_its_share_of_the_addresses),
+        cmocka_unit_test(in_locked_memory_only_what_is_taken_is_present),
+        cmocka_unit_test(it_grows_in_few_steps),
     };
     return cmocka_run_group_tests_name("scratch", tests, NULL, NULL);
 }

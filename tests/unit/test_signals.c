@@ -227,6 +227,76 @@ ISOLATED(a_vfork_child_makes_no_report) {
     assert_int_equal(seen_signal, SIGUSR1);
 }
 
+ISOLATED(a_vfork_childs_actions_are_not_its_parents) {
+    install();
+    set(SIGUSR1, on_signal, 0);
+    set(SIGHUP, on_signal, 0);
+    struct sigaction parents[2], fallback = {.sa_handler = SIG_DFL}, before, kernel;
+    sigaction(SIGUSR1, NULL, &parents[0]);
+    sigaction(SIGHUP, NULL, &parents[1]);
+    owner_vfork_depth = 1;
+    assert_int_equal(signals_action(SIGUSR1, &fallback, &before), 0);
+    assert_true(before.sa_handler == on_signal);
+    assert_true(signals_changed(SIGHUP, signal(SIGHUP, SIG_DFL)) == on_signal);
+    for (int i = 0; i < 2; i++) {
+        sigaction(i ? SIGHUP : SIGUSR1, NULL, &kernel);
+        assert_true(kernel.sa_handler == SIG_DFL); // no report of ours in the child
+        sigaction(i ? SIGHUP : SIGUSR1, &parents[i], NULL);
+    }
+    owner_vfork_depth = 0; // and in the parent the kernel's actions are as they were
+    assert_true(asked(SIGUSR1).sa_handler == on_signal);
+    assert_true(asked(SIGHUP).sa_handler == on_signal);
+}
+
+// Another thread sets an action between our question and our answer to it.
+static struct sigaction set_by_another;
+
+static int racing_sigaction(int signal, const struct sigaction *action, struct sigaction *before) {
+    int result = sigaction(signal, action, before);
+    if (signal == SIGTERM && !action && set_by_another.sa_handler) {
+        sigaction(SIGTERM, &set_by_another, NULL);
+        set_by_another.sa_handler = NULL;
+    }
+    return result;
+}
+
+ISOLATED(an_action_that_another_thread_sets_while_we_install_is_kept) {
+    options_parse(NULL);
+    set_by_another.sa_handler = on_signal;
+    signals_install(racing_sigaction);
+    assert_true(asked(SIGTERM).sa_handler == on_signal);
+    raise(SIGTERM);
+    assert_int_equal(seen_signal, SIGTERM);
+    set(SIGTERM, SIG_DFL, 0);
+    assert_true(asked(SIGTERM).sa_handler == SIG_DFL);
+}
+
+ISOLATED(the_ends_are_given_back_and_taken_again_and_the_report_signal_stays) {
+    install();
+    set(SIGTERM, on_signal, (int)SA_RESETHAND);
+    signals_give_back_ends();
+    struct sigaction kernel;
+    sigaction(SIGTERM, NULL, &kernel);
+    assert_true(kernel.sa_handler == on_signal);
+    assert_true(kernel.sa_flags & (int)SA_RESETHAND);
+    sigaction(SIGINT, NULL, &kernel);
+    assert_true(kernel.sa_handler == SIG_DFL);
+    assert_false(signals_are_held(SIGINT));
+    assert_true(signals_are_held(SIGUSR1));
+    signals_continue();
+    assert_true(signals_are_held(SIGINT));
+    sigaction(SIGINT, NULL, &kernel);
+    assert_true(kernel.sa_handler != SIG_DFL);
+    assert_true(asked(SIGINT).sa_handler == SIG_DFL);
+    assert_true(asked(SIGTERM).sa_handler == on_signal);
+}
+
+ISOLATED(nothing_is_held_before_the_first_socket) {
+    signals_give_back_ends();
+    signals_continue();
+    assert_false(signals_are_held(SIGTERM));
+}
+
 ISOLATED(installing_leaves_errno_alone) {
     errno = EXDEV;
     install();
@@ -251,6 +321,10 @@ int main(void) {
         cmocka_unit_test(another_report_signal_or_none_can_be_chosen),
         cmocka_unit_test(with_signal_none_no_report_signal_is_held),
         cmocka_unit_test(a_vfork_child_makes_no_report),
+        cmocka_unit_test(a_vfork_childs_actions_are_not_its_parents),
+        cmocka_unit_test(an_action_that_another_thread_sets_while_we_install_is_kept),
+        cmocka_unit_test(the_ends_are_given_back_and_taken_again_and_the_report_signal_stays),
+        cmocka_unit_test(nothing_is_held_before_the_first_socket),
         cmocka_unit_test(installing_leaves_errno_alone),
     };
     return cmocka_run_group_tests_name("signals", tests, NULL, NULL);
