@@ -9,7 +9,7 @@ PRELOAD_TESTS := $(patsubst tests/preload/%.c,$(BUILD)/tests/preload/%,\
 PRELOAD_TEST_CFLAGS := -Ipreload -Itests/preload -O1 -fno-omit-frame-pointer -pthread
 
 $(BUILD)/tests/preload/test_%: tests/preload/test_%.c $(PRELOAD_TEST_SHARED) \
-		$(wildcard tests/preload/*.h) tests/preload.mk | $(LIBRARY)
+		$(wildcard tests/preload/*.h preload/*/*.h) preload/hooks/real.def tests/preload.mk | $(LIBRARY)
 	@mkdir -p $(@D)
 	$(call say,CC,$<)
 	$(QUIET)$(CC) $(CPPFLAGS) $(filter-out -MMD -MP,$(CFLAGS)) $(PRELOAD_TEST_CFLAGS) $(LDFLAGS) \

@@ -14,7 +14,12 @@ enum {
 THREAD_LOCAL volatile int owner_vfork_depth;
 
 static _Atomic int owner;
-static _Atomic bool memory_may_be_shared;
+// Why owner_is_other_process() must look closer, together in one word: every hook reads it.
+enum {
+    MEMORY_MAY_BE_SHARED = 1,
+    SANDBOXED = 2
+};
+static _Atomic int doubts;
 // One page: 1 where it was claimed, 0 in a child of fork. NULL where the kernel cannot do that.
 static _Atomic int *_Atomic claim_page;
 
@@ -37,14 +42,33 @@ void owner_claim(void) {
 }
 
 void owner_expect_shared_memory(void) {
-    atomic_store(&memory_may_be_shared, true);
+    if (owner_vfork_depth > 0 || owner_is_sandboxed())
+        return; // the owner is not this process, or does nothing any more
+    // Who asks later whether it is the owner needs one, even where no socket was opened so far.
+    if (atomic_load(&owner) == 0)
+        owner_claim();
+    atomic_fetch_or(&doubts, MEMORY_MAY_BE_SHARED);
+}
+
+void owner_set_sandboxed(bool sandboxed) {
+    if (sandboxed)
+        atomic_fetch_or(&doubts, SANDBOXED);
+    else
+        atomic_fetch_and(&doubts, ~SANDBOXED);
+}
+
+bool owner_is_sandboxed(void) {
+    return atomic_load(&doubts) & SANDBOXED;
 }
 
 bool owner_is_other_process(void) {
     if (UNLIKELY(owner_vfork_depth > 0))
         return true;
-    if (LIKELY(!atomic_load_explicit(&memory_may_be_shared, memory_order_relaxed)))
+    int why = atomic_load_explicit(&doubts, memory_order_relaxed);
+    if (LIKELY(why == 0))
         return false;
+    if (why & SANDBOXED) // first: getpid may be what the sandbox kills for
+        return true;
     // A forked child is another process too, but the memory is its own: see owner_was_forked().
     return !owner_was_forked() && atomic_load(&owner) != sys_getpid();
 }
@@ -52,6 +76,10 @@ bool owner_is_other_process(void) {
 bool owner_was_forked(void) {
     _Atomic int *page = atomic_load_explicit(&claim_page, memory_order_relaxed);
     return page && atomic_load_explicit(page, memory_order_relaxed) == 0;
+}
+
+bool owner_notices_forks(void) {
+    return atomic_load(&claim_page) != NULL;
 }
 
 int owner_pid(void) {

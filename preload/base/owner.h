@@ -21,15 +21,26 @@ extern THREAD_LOCAL volatile int owner_vfork_depth;
 void owner_claim(void);
 
 // Says that a child may share our memory without having come from vfork (clone with CLONE_VM and
-// without CLONE_THREAD): from now on owner_is_other_process() asks the kernel.
+// without CLONE_THREAD): from now on owner_is_other_process() asks the kernel. Claims the memory
+// for this process where nobody has. Signal-safe.
 void owner_expect_shared_memory(void);
 
-// True in a process that merely shares the owner's memory: pass the call on and touch nothing.
-// No system call, unless owner_expect_shared_memory() was called. Signal-safe.
+// True in a process that merely shares the owner's memory, or that is sandboxed: pass the call on
+// and touch nothing. No system call, unless owner_expect_shared_memory() was called. Signal-safe.
 bool owner_is_other_process(void);
+
+// The program puts itself under seccomp(2): a system call of ours that it does not expect may kill
+// it from here on, and its children. So we make none: see owner_is_other_process(). Taken back
+// where the filter was not accepted. Signal-safe.
+void owner_set_sandboxed(bool sandboxed);
+bool owner_is_sandboxed(void);
 
 // True in a forked child that has not called owner_claim() yet. No system call. Signal-safe.
 bool owner_was_forked(void);
+
+// False where owner_was_forked() cannot tell: before the first claim, and where the kernel is too
+// old for it. Signal-safe.
+bool owner_notices_forks(void);
 
 // The pid that called owner_claim(), 0 before.
 int owner_pid(void);

@@ -1,9 +1,11 @@
 // The ends of a process that pass no atexit handler, children that share memory, and the library's
-// own beginning. fork needs no hook: see constructor().
+// own beginning. fork needs no hook: see process_begin().
 #include "base/options.h"
 #include "base/output.h"
 #include "base/owner.h"
 #include "hooks/real.h"
+#include "hooks/sandboxing.h"
+#include "ledger/ledger.h"
 #include "report/signals.h"
 #include "report/trigger.h"
 #include "track/modules.h"
@@ -13,6 +15,7 @@
 #include <sched.h>
 #include <stdarg.h>
 #include <stdlib.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 // --- ends ---------------------------------------------------------------------------------------
@@ -47,10 +50,54 @@ EXPORT int clone(int (*run)(void *), void *stack, int flags, void *argument, ...
     return real_clone(run, stack, flags, argument, parent_tid, tls, child_tid);
 }
 
-// Before anything else runs in a forked child. Also where fork was called inside libc.
+// The copy takes system calls that a sandbox may not allow.
+static void prepare_fork(void) {
+    if (!owner_is_sandboxed() && !owner_is_other_process())
+        ledger_prepare_fork();
+}
+
+// Before the program's own code runs in a forked child, also where fork was called inside libc. An
+// atfork handler that another library registered before ours may have called a hook, and that has
+// begun the child's ledger then.
 static void continue_in_child(void) {
-    tracker_continue_in_child();
-    trigger_continue_in_child();
+    if (owner_is_sandboxed())
+        return;
+    if (!owner_notices_forks() || owner_was_forked())
+        tracker_continue_in_child();
+    signals_continue();
+}
+
+// --- sandboxes ----------------------------------------------------------------------------------
+
+bool sandboxing_begin(void) {
+    if (owner_is_other_process())
+        return false;
+    owner_set_sandboxed(true);
+    signals_give_back_ends();
+    return true;
+}
+
+void sandboxing_done(bool begun, bool succeeded) {
+    if (!begun || succeeded)
+        return;
+    owner_set_sandboxed(false);
+    signals_continue();
+}
+
+EXPORT int prctl(int option, ...) {
+    va_list rest;
+    va_start(rest, option);
+    unsigned long a = va_arg(rest, unsigned long);
+    unsigned long b = va_arg(rest, unsigned long);
+    unsigned long c = va_arg(rest, unsigned long);
+    unsigned long d = va_arg(rest, unsigned long);
+    va_end(rest);
+    if (option != PR_SET_SECCOMP)
+        return real_prctl(option, a, b, c, d);
+    bool begun = sandboxing_begin();
+    int result = real_prctl(option, a, b, c, d);
+    sandboxing_done(begun, result == 0);
+    return result;
 }
 
 // --- modules ------------------------------------------------------------------------------------
@@ -68,13 +115,28 @@ static void first_birth(void) {
     trigger_first_birth();
 }
 
-// Runs before main, and usually before the constructors of the program's other libraries; what they
-// call earlier works all the same, only that the options are not read yet.
-__attribute__((constructor)) static void constructor(void) {
-    real_resolve();
+static void begin_once(void) {
+    static bool begun;
+    if (__atomic_exchange_n(&begun, true, __ATOMIC_ACQ_REL))
+        return;
     options_parse(getenv("SOCKLEAK_OPTIONS"));
     output_remember_stderr();
     tracker_on_first_birth = first_birth;
-    pthread_atfork(NULL, NULL, continue_in_child);
+    pthread_atfork(prepare_fork, ledger_fork_done_in_parent, continue_in_child);
     trigger_install();
+}
+
+void process_begin(void) {
+    if (environ)
+        begin_once();
+    else // before libc's own constructor (.preinit_array): the rest waits for ours
+        options_parse(NULL);
+}
+
+// Runs before main, but after the constructors of the libraries that the program is linked with: a
+// preloaded library comes first in the search for symbols, and last in the order of constructors.
+// A hook that one of those calls has come here already, through the resolver.
+__attribute__((constructor)) static void constructor(void) {
+    real_resolve();
+    begin_once();
 }

@@ -48,5 +48,6 @@ void real_resolve(void) {
         void *found = dlsym(RTLD_NEXT, table[i].name);
         *table[i].pointer = found ? found : (void *)missing;
     }
+    process_begin();
     errno = saved_errno;
 }

@@ -22,7 +22,12 @@
 #undef REAL_VARIADIC
 #undef EXPORT_ONLY
 
-// Resolves all of them. Called by the constructor; not signal-safe (dlsym).
+// Resolves all of them, and begins. Called by the constructor, or before that by the first call of
+// a hook; not signal-safe (dlsym).
 void real_resolve(void);
+
+// What the library does once in a program, before the first socket is followed: reads the options,
+// registers with exit and fork (process.c). Called by real_resolve().
+void process_begin(void);
 
 #endif

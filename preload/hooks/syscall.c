@@ -8,13 +8,16 @@
 #include "hooks/messages.h"
 #include "hooks/real.h"
 #include "hooks/replacing.h"
+#include "hooks/sandboxing.h"
 #include "report/trigger.h"
 #include "track/tracker.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/sched.h>
+#include <linux/seccomp.h>
 #include <stdarg.h>
 #include <stdbool.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 
 struct call {
@@ -170,6 +173,27 @@ static long do_clone3(const struct call *call) {
     return pass_on(call);
 }
 
+static long do_prctl(const struct call *call) {
+    if (call->a != PR_SET_SECCOMP)
+        return pass_on(call);
+    bool begun = sandboxing_begin();
+    long result = pass_on(call);
+    sandboxing_done(begun, result == 0);
+    return result;
+}
+
+static long do_seccomp(const struct call *call) {
+    if (call->a != SECCOMP_SET_MODE_STRICT && call->a != SECCOMP_SET_MODE_FILTER)
+        return pass_on(call);
+    bool begun = sandboxing_begin();
+    long result = pass_on(call);
+    // Success is 0 or the listener's fd; other positive results name the thread that did not follow
+    // (seccomp(2), SECCOMP_FILTER_FLAG_TSYNC).
+    bool listener = (unsigned long)call->b & SECCOMP_FILTER_FLAG_NEW_LISTENER;
+    sandboxing_done(begun, result == 0 || (listener && result > 0));
+    return result;
+}
+
 static long dispatch(struct call *call, const void *caller) {
     switch (call->number) {
     case SYS_read:
@@ -219,6 +243,10 @@ static long dispatch(struct call *call, const void *caller) {
         return do_clone(call);
     case SYS_clone3:
         return do_clone3(call);
+    case SYS_prctl:
+        return do_prctl(call);
+    case SYS_seccomp:
+        return do_seccomp(call);
 #ifdef SYS_vfork
     case SYS_vfork:
         owner_expect_shared_memory();

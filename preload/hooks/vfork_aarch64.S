@@ -9,6 +9,12 @@
         .type   vfork, %function
 vfork:
         .cfi_startproc
+        mrs     x9, tpidr_el0
+        adrp    x10, :gottprel:owner_vfork_depth
+        ldr     x10, [x10, #:gottprel_lo12:owner_vfork_depth]
+        ldr     w11, [x9, x10]
+        add     w12, w11, #1
+        str     w12, [x9, x10]
         mov     x0, #0x4111
         mov     x1, #0
         mov     x2, #0
@@ -16,19 +22,11 @@ vfork:
         mov     x4, #0
         mov     x8, #SYS_clone
         svc     #0
+        cbz     x0, .Lchild
+        str     w11, [x9, x10]
         cmp     x0, #0
         b.lt    .Lfailed
-        mrs     x2, tpidr_el0
-        adrp    x1, :gottprel:owner_vfork_depth
-        ldr     x1, [x1, #:gottprel_lo12:owner_vfork_depth]
-        ldr     w3, [x2, x1]
-        cbz     x0, .Lchild
-        sub     w3, w3, #1
-        str     w3, [x2, x1]
-        ret
 .Lchild:
-        add     w3, w3, #1
-        str     w3, [x2, x1]
         ret
 .Lfailed:
         stp     x29, x30, [sp, #-32]!

@@ -312,7 +312,7 @@ static void close_report(struct report *report) {
 
 static bool wants_text(const struct report *report, uint64_t leaks, bool asked) {
     if (ledger_is_file() && !options.log_path[0])
-        return options.verbosity > 0;
+        return asked || options.verbosity > 0;
     // What could not be judged may be a leak: silence would be a lie.
     return leaks > 0 || asked || options.verbosity > 0 || report->snapshot.unrecorded ||
            report->snapshot.incomplete;

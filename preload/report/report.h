@@ -7,7 +7,8 @@
 
 // Looks at all sockets and writes the text report, where there is something to report: a leak, or
 // verbosity=1, or `asked` (a live report that somebody requested). With a ledger file the snapshot
-// goes into that, for the tool to read, and no text is written unless log_path or verbosity asks.
+// goes into that, for the tool to read, and text is written only where `asked`, log_path or
+// verbosity want it.
 // `when` is the headline's words: "at exit of". Returns the number of leaked sockets.
 // Signal-safe, under 4 KB of stack, leaves errno alone.
 uint64_t report_make(enum ledger_ended ended, const char *when, bool asked);

@@ -47,6 +47,12 @@ static struct sigaction programs(const struct held_signal *h) {
     return *__atomic_load_n(&h->programs, __ATOMIC_ACQUIRE);
 }
 
+// A child that shares our memory (vfork) has actions of its own in the kernel; what is remembered
+// here is its parent's. It is left alone, and its calls go to the kernel as they are.
+static bool is_child_in_our_memory(void) {
+    return owner_is_other_process() && !owner_is_sandboxed();
+}
+
 // --- handlers -----------------------------------------------------------------------------------
 
 static const char *headline_words(int signal) {
@@ -68,6 +74,10 @@ static const char *headline_words(int signal) {
 
 static void on_end(int signal) {
     int saved_errno = errno;
+    // A child of _Fork may have become the init of a PID namespace: see
+    // signals_continue_in_child().
+    if (sys_getpid() == 1)
+        return;
     trigger_end(ENDED_SIGNAL, 128 + signal, headline_words(signal));
     struct sigaction fallback;
     memset(&fallback, 0, sizeof fallback);
@@ -82,16 +92,23 @@ static bool is_handler(const struct sigaction *action) {
     return action->sa_handler != SIG_DFL && action->sa_handler != SIG_IGN;
 }
 
+// What the kernel does at the call of a handler with SA_RESETHAND.
+static void reset(struct held_signal *h, const struct sigaction *action) {
+    struct sigaction fallback = *action;
+    fallback.sa_handler = SIG_DFL;
+    if (is_child_in_our_memory())
+        real_action(h->signal, &fallback, NULL);
+    else
+        remember(h, &fallback);
+}
+
 static void call_programs_handler(struct held_signal *h, int signal, siginfo_t *info,
                                   void *context) {
     struct sigaction action = programs(h);
     if (!is_handler(&action))
         return;
-    if (action.sa_flags & (int)SA_RESETHAND) {
-        struct sigaction fallback = action;
-        fallback.sa_handler = SIG_DFL;
-        remember(h, &fallback);
-    }
+    if (action.sa_flags & (int)SA_RESETHAND)
+        reset(h, &action);
     if (action.sa_flags & SA_SIGINFO)
         action.sa_sigaction(signal, info, context);
     else
@@ -116,11 +133,13 @@ static void on_once(int signal, siginfo_t *info, void *context) {
         on_end(signal);
     if (!is_handler(&once))
         return;
-    struct sigaction ending;
-    memset(&ending, 0, sizeof ending);
-    ending.sa_handler = on_end;
-    ending.sa_flags = SA_RESTART | SA_ONSTACK;
-    real_action(signal, &ending, NULL);
+    if (!owner_is_other_process()) {
+        struct sigaction ending;
+        memset(&ending, 0, sizeof ending);
+        ending.sa_handler = on_end;
+        ending.sa_flags = SA_RESTART | SA_ONSTACK;
+        real_action(signal, &ending, NULL);
+    }
     call_programs_handler(h, signal, info, context);
 }
 
@@ -158,22 +177,68 @@ static void install(struct held_signal *h) {
     if (real_action(h->signal, NULL, &now) != 0)
         return;
     remember(h, &now);
-    struct sigaction action = over(h, &now);
+    struct sigaction action = over(h, &now), was;
     // First the view, then the kernel: a program that asks in between is told the truth either way.
     __atomic_store_n(&h->installed, true, __ATOMIC_RELEASE);
-    if (action.sa_handler != now.sa_handler)
-        real_action(h->signal, &action, NULL);
+    if (action.sa_handler == now.sa_handler || real_action(h->signal, &action, &was) != 0)
+        return;
+    if (was.sa_handler == now.sa_handler && was.sa_flags == now.sa_flags)
+        return;
+    // Another thread has set an action since we asked, and we have just replaced it. It went past
+    // the view, or through it, which remembers it then.
+    if (!is_ours(&was))
+        remember(h, &was);
+    now = programs(h);
+    action = over(h, &now);
+    real_action(h->signal, &action, NULL);
+}
+
+// The init of a PID namespace does not die of the signals that end others: the kernel drops them as
+// long as there is no handler, and so must it stay.
+static bool is_init(void) {
+    return sys_getpid() == 1;
+}
+
+static bool is_wanted(const struct held_signal *h, bool init) {
+    return h->signal && (h->always || !init);
 }
 
 void signals_install(sigaction_function *real) {
     int saved_errno = errno;
     real_action = real;
     held[0].signal = (int)options.signal;
-    // The init of a PID namespace does not die of these signals: the kernel drops them as long as
-    // there is no handler, and so must it stay.
-    bool is_init = sys_getpid() == 1;
+    bool init = is_init();
     for (int i = 0; i < HELD_COUNT; i++)
-        if (held[i].signal && (held[i].always || !is_init))
+        if (is_wanted(&held[i], init))
+            install(&held[i]);
+    errno = saved_errno;
+}
+
+void signals_give_back_ends(void) {
+    int saved_errno = errno;
+    for (int i = 0; i < HELD_COUNT; i++) {
+        struct held_signal *h = &held[i];
+        struct sigaction now;
+        if (h->always || !h->installed)
+            continue;
+        if (real_action(h->signal, NULL, &now) == 0 && is_ours(&now)) {
+            now = programs(h);
+            real_action(h->signal, &now, NULL);
+        }
+        __atomic_store_n(&h->installed, false, __ATOMIC_RELEASE);
+    }
+    errno = saved_errno;
+}
+
+void signals_continue(void) {
+    if (!real_action) // no socket so far
+        return;
+    int saved_errno = errno;
+    bool init = is_init();
+    if (init)
+        signals_give_back_ends();
+    for (int i = 0; i < HELD_COUNT; i++)
+        if (is_wanted(&held[i], init) && !held[i].installed)
             install(&held[i]);
     errno = saved_errno;
 }
@@ -196,7 +261,9 @@ static struct sigaction as_given_back(struct sigaction action) {
 int signals_action(int signal, const struct sigaction *wanted, struct sigaction *before) {
     struct held_signal *h = held_of(signal);
     struct sigaction now, believed = programs(h), action;
-    if (wanted) {
+    if (wanted && is_child_in_our_memory()) {
+        action = *wanted;
+    } else if (wanted) {
         struct sigaction copy = as_given_back(*wanted); // `before` may be the same object
         remember(h, &copy);
         action = over(h, &copy);
@@ -219,7 +286,7 @@ void (*signals_changed(int signal, void (*previous)(int)))(int) {
     int saved_errno = errno;
     if (is_ours(&(struct sigaction){.sa_handler = previous}))
         previous = believed.sa_handler;
-    if (real_action(signal, NULL, &now) == 0 && !is_ours(&now)) {
+    if (!is_child_in_our_memory() && real_action(signal, NULL, &now) == 0 && !is_ours(&now)) {
         remember(h, &now);
         struct sigaction action = over(h, &now);
         if (action.sa_handler != now.sa_handler)

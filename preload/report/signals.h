@@ -15,10 +15,20 @@ typedef int sigaction_function(int, const struct sigaction *, struct sigaction *
 // Called at a process's first socket event. `real` is libc's sigaction. Signal-safe.
 void signals_install(sigaction_function *real);
 
+// Puts the program's own actions of SIGTERM, SIGINT and SIGHUP in force and holds them no longer:
+// before a sandbox, in which ours could not end the process (base/owner.h). The report signal stays
+// held: it must not kill. Signal-safe.
+void signals_give_back_ends(void);
+
+// In a forked child, or where a sandbox was not entered after all: holds what this process should
+// hold, which may be the first one of a PID namespace now, or the first one's child. Signal-safe.
+void signals_continue(void);
+
 // True where the program's view of the signal and the kernel's may differ.
 bool signals_are_held(int signal);
 
-// sigaction(2) as the program means it, for a held signal. Sets errno as libc does.
+// sigaction(2) as the program means it, for a held signal. Sets errno as libc does. A vfork child's
+// is its own: nothing of its parent's changes.
 int signals_action(int signal, const struct sigaction *wanted, struct sigaction *before);
 
 // After any other libc call that may have set a held signal's action (signal, sigset ...): takes it

@@ -8,7 +8,8 @@
 #include "report/report.h"
 #include "track/tracker.h"
 #include <errno.h>
-#include <stdio.h>
+#include <signal.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,39 +17,58 @@ enum {
     WAIT_MS = 2000
 };
 
-static bool busy;   // a report is being written
-static bool ending; // the last report was begun
+// Pids, not flags: what a forked child finds here is its parent's, whichever way it was forked.
+static int busy;   // who is writing a report, or 0
+static int ending; // who has begun its last report, or 0
 
-static bool acquire(int wait_ms) {
-    for (int ms = 0; __atomic_exchange_n(&busy, true, __ATOMIC_ACQUIRE); ms++) {
+static bool acquire(int self, int wait_ms) {
+    for (int ms = 0;; ms++) {
+        int holder = __atomic_load_n(&busy, __ATOMIC_RELAXED);
+        if (holder != self && __atomic_compare_exchange_n(&busy, &holder, self, false,
+                                                          __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
+            return true;
         if (ms >= wait_ms)
             return false;
         sys_sleep_ms(1);
     }
-    return true;
 }
 
 static void release(void) {
-    __atomic_store_n(&busy, false, __ATOMIC_RELEASE);
+    __atomic_store_n(&busy, 0, __ATOMIC_RELEASE);
+}
+
+// A signal that ends the process in the middle of a report would wait for that report, in the same
+// thread. All that another process can send is blocked, and taken afterwards; a crash of ours must
+// stay a crash.
+static uint64_t block_signals(void) {
+    uint64_t were = 0;
+    uint64_t all = ~(1ull << (SIGSEGV - 1) | 1ull << (SIGBUS - 1) | 1ull << (SIGFPE - 1) |
+                     1ull << (SIGILL - 1) | 1ull << (SIGTRAP - 1) | 1ull << (SIGABRT - 1) |
+                     1ull << (SIGSYS - 1));
+    sys_call(SYS_rt_sigprocmask, SIG_BLOCK, (long)&all, (long)&were, sizeof all, 0, 0);
+    return were;
+}
+
+static void restore_signals(uint64_t were) {
+    sys_call(SYS_rt_sigprocmask, SIG_SETMASK, (long)&were, 0, sizeof were, 0, 0);
 }
 
 // A child of _Fork or of a raw clone ran no atfork handler, and may have called no hook before
 // this.
 static void continue_in_quiet_child(void) {
-    if (!owner_was_forked())
-        return;
-    tracker_continue_in_child();
-    trigger_continue_in_child();
+    if (owner_was_forked())
+        tracker_continue_in_child();
 }
 
 int trigger_end(enum ledger_ended ended, int status, const char *when) {
     if (owner_is_other_process())
         return status;
-    int saved_errno = errno;
+    int saved_errno = errno, self = sys_getpid();
+    uint64_t signals = block_signals();
     continue_in_quiet_child();
     // Somebody else's last report is under way when `ending` was set: acquire waits for it.
-    bool first = !__atomic_exchange_n(&ending, true, __ATOMIC_ACQ_REL);
-    bool mine = acquire(WAIT_MS);
+    bool first = __atomic_exchange_n(&ending, self, __ATOMIC_ACQ_REL) != self;
+    bool mine = acquire(self, WAIT_MS);
     if (first && ledger_exists()) {
         uint64_t leaks = report_make(ended, when, false);
         ledger.header->end_status = status;
@@ -60,14 +80,16 @@ int trigger_end(enum ledger_ended ended, int status, const char *when) {
     }
     if (mine)
         release();
+    restore_signals(signals);
     errno = saved_errno;
     return status;
 }
 
 void trigger_live(const char *when) {
     int saved_errno = errno;
+    uint64_t signals = block_signals();
     continue_in_quiet_child();
-    if (!acquire(0)) {
+    if (!acquire(sys_getpid(), 0)) {
         if (ledger_exists())
             ledger_count(&ledger.header->counters.reports_skipped);
     } else {
@@ -75,12 +97,8 @@ void trigger_live(const char *when) {
             report_make(ENDED_RUNNING, when, true);
         release();
     }
+    restore_signals(signals);
     errno = saved_errno;
-}
-
-void trigger_continue_in_child(void) {
-    __atomic_store_n(&busy, false, __ATOMIC_RELEASE);
-    __atomic_store_n(&ending, false, __ATOMIC_RELEASE);
 }
 
 // Registered before the program's first instruction, and without a DSO handle: exit runs it after
@@ -89,10 +107,11 @@ void trigger_continue_in_child(void) {
 static void at_exit(int status, void *unused) {
     (void)unused;
     int wanted = trigger_end(ENDED_EXIT, status, "at exit of");
-    if (wanted == status)
-        return;
-    fflush(NULL);
-    sys_call(SYS_exit_group, wanted, 0, 0, 0, 0, 0);
+    // exit in a handler is undefined by POSIX. glibc goes on with the handlers that are left, and
+    // writes stdio's buffers without their locks, as it would have done: fflush(NULL) here would
+    // wait for the lock of a stream that another thread reads.
+    if (wanted != status)
+        exit(wanted);
 }
 
 static int quick_status;

@@ -21,7 +21,4 @@ void trigger_live(const char *when);
 // quick_exit was called: its handlers are not told the status, and ours will want it.
 void trigger_expect_quick_exit(int status);
 
-// In a forked child: its end has not been reported yet.
-void trigger_continue_in_child(void);
-
 #endif

@@ -9,9 +9,11 @@
 #include <linux/sched.h>
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/ptrace.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -166,6 +168,69 @@ static void a_failing_vfork_says_so_and_hooks_work_on(void **state) {
         skip();
     assert_string_equal(result.out, "-1 11\n"); // EAGAIN
     rig_assert_same_as_bare("limited", NULL, NULL);
+}
+
+// The tracee of the test below: its first vfork child dies before it has run an instruction, as one
+// does that the OOM killer takes.
+static int run_killed_in_vfork(void) {
+    struct sockets s = open_sockets();
+    if (ptrace(PTRACE_TRACEME, 0, NULL, NULL) != 0)
+        return RIG_SKIPPED;
+    raise(SIGSTOP);
+    int status = 0;
+    pid_t pid = vfork();
+    if (pid == 0)
+        _exit(9);
+    waitpid(pid, &status, 0);
+    if (!WIFSIGNALED(status))
+        return RIG_SKIPPED;
+    pid = vfork(); // and this one must be seen as what it is
+    if (pid == 0) {
+        churn_fds(&s);
+        _exit(0);
+    }
+    waitpid(pid, &status, 0);
+    assert_untouched(&s);
+    return 0;
+}
+
+static int trace_killed_in_vfork(void) {
+    int status = 0;
+    bool killed = false;
+    pid_t tracee = fork();
+    if (tracee == 0)
+        exit(run_killed_in_vfork());
+    waitpid(tracee, &status, 0);
+    if (!WIFSTOPPED(status)) // no ptrace here
+        return RIG_SKIPPED;
+    ptrace(PTRACE_SETOPTIONS, tracee, NULL, PTRACE_O_TRACEVFORK | PTRACE_O_EXITKILL);
+    ptrace(PTRACE_CONT, tracee, NULL, NULL);
+    while (waitpid(tracee, &status, 0) == tracee && WIFSTOPPED(status)) {
+        long number = WSTOPSIG(status) == SIGTRAP ? 0 : WSTOPSIG(status);
+        unsigned long child;
+        if (status >> 16 == PTRACE_EVENT_VFORK &&
+            ptrace(PTRACE_GETEVENTMSG, tracee, NULL, &child) == 0) {
+            waitpid((pid_t)child, NULL, __WALL); // stopped before its first instruction
+            if (killed) {
+                ptrace(PTRACE_DETACH, (pid_t)child, NULL, NULL);
+            } else {
+                kill((pid_t)child, SIGKILL);
+                waitpid((pid_t)child, NULL, __WALL);
+            }
+            killed = true;
+        }
+        ptrace(PTRACE_CONT, tracee, NULL, number);
+    }
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 1;
+}
+
+static void a_vfork_child_killed_at_once_leaves_the_count_as_it_was(void **state) {
+    (void)state;
+    struct rig_result result;
+    rig_run(&result, "killed", PRELOADED, NULL);
+    if (result.status == RIG_SKIPPED << 8)
+        skip();
+    assert_int_equal(result.status, 0);
 }
 
 // --- many threads -------------------------------------------------------------------------------
@@ -375,8 +440,9 @@ static void fork_after_a_shared_memory_clone_still_tracks(void **state) {
 }
 
 int main(int argc, char **argv) {
-    static const struct rig_scenario scenarios[] = {{"limited", run_limited}};
-    rig_start(argc, argv, scenarios, 1);
+    static const struct rig_scenario scenarios[] = {{"limited", run_limited},
+                                                    {"killed", trace_killed_in_vfork}};
+    rig_start(argc, argv, scenarios, 2);
     close(socket(AF_INET, SOCK_STREAM, 0));
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(closes_in_a_vfork_child_leave_the_parents_records),
@@ -384,6 +450,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(a_vfork_child_that_execs_keeps_the_parents_records),
         cmocka_unit_test(a_vfork_in_a_vfork_child_counts_itself_out_again),
         cmocka_unit_test(a_failing_vfork_says_so_and_hooks_work_on),
+        cmocka_unit_test(a_vfork_child_killed_at_once_leaves_the_count_as_it_was),
         cmocka_unit_test(vfork_in_threads_blinds_no_other_thread),
         cmocka_unit_test(posix_spawn_with_file_actions_leaves_the_records),
         cmocka_unit_test(popen_and_system_leave_the_records),

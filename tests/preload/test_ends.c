@@ -138,6 +138,28 @@ static int by_unflushed_output(void) {
     return 22;
 }
 
+static void *sit_in_fgets(void *tid) {
+    char line[16];
+    __atomic_store_n((pid_t *)tid, sys_gettid(), __ATOMIC_RELEASE);
+    return fgets(line, sizeof line, stdin);
+}
+
+// A thread holds the lock of stdin for as long as it waits for a line: exit does not wait for it.
+static int by_return_beside_a_reader(void) {
+    int ends[2];
+    pid_t tid = 0;
+    pthread_t thread;
+    if (pipe(ends) != 0 || dup2(ends[0], STDIN_FILENO) != STDIN_FILENO)
+        return 1;
+    leak();
+    pthread_create(&thread, NULL, sit_in_fgets, &tid);
+    while (__atomic_load_n(&tid, __ATOMIC_ACQUIRE) == 0)
+        sys_sleep_ms(1);
+    rig_wait_asleep(tid);
+    printf("written by exit, beside a reader");
+    return 24;
+}
+
 static int by_execve(void) {
     leak();
     fflush(stdout);
@@ -181,6 +203,7 @@ static const struct rig_scenario scenarios[] = {
     {"quick_handlers", by_quick_exit_with_handlers},
     {"_exit_in_handler", by__exit_in_a_handler},
     {"unflushed", by_unflushed_output},
+    {"reader", by_return_beside_a_reader},
     // From here on there is no report:
     {"abort", by_abort},
     {"execve", by_execve},
@@ -191,7 +214,7 @@ static const struct rig_scenario scenarios[] = {
 
 enum {
     COUNT = sizeof scenarios / sizeof *scenarios,
-    REPORTED = 13
+    REPORTED = 14
 };
 
 static struct rig_result result;

@@ -4,13 +4,16 @@
 #include "ledger_view.h"
 #include "rig.h"
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -280,6 +283,71 @@ static int on_a_small_stack(void) {
     return 1;
 }
 
+// What CPython's subprocess, and every careful program, does before its exec: the child's actions
+// are its own, though its memory is the parent's.
+static int reset_in_a_vfork_child(void) {
+    leak();
+    struct sigaction once = {.sa_handler = count_call, .sa_flags = (int)SA_RESETHAND}, now;
+    struct sigaction fallback = {.sa_handler = SIG_DFL};
+    signal(SIGUSR1, count_call);
+    signal(SIGHUP, count_call);
+    sigaction(SIGTERM, &once, NULL);
+    sigaction(SIGINT, &once, NULL);
+    pid_t pid = vfork();
+    if (pid == 0) {
+        int same = signal(SIGUSR1, SIG_DFL) == count_call;
+        same += sigaction(SIGTERM, &fallback, &now) == 0 && now.sa_handler == count_call;
+        same += sigaction(SIGTERM, NULL, &now) == 0 && now.sa_handler == SIG_DFL;
+        same += signal(SIGHUP, SIG_IGN) == count_call;
+        same += signal(SIGUSR1, SIG_IGN) == SIG_DFL;
+        kill(getpid(), SIGINT); // taken, and reset, in the child
+        same += sigaction(SIGINT, NULL, &now) == 0 && now.sa_handler == SIG_DFL;
+        _exit(same);
+    }
+    int status = 0;
+    waitpid(pid, &status, 0);
+    printf("child %d, calls %d\n", WEXITSTATUS(status), calls);
+    int numbers[] = {SIGUSR1, SIGTERM, SIGINT, SIGHUP};
+    for (int i = 0; i < 4; i++) {
+        sigaction(numbers[i], NULL, &now);
+        raise(numbers[i]);
+        printf("%d: %d, calls %d\n", numbers[i], now.sa_handler == count_call, calls);
+    }
+    fflush(stdout);
+    sys_call(SYS_exit_group, 3, 0, 0, 0, 0, 0);
+    return 1;
+}
+
+// A process that was forked into a new PID namespace is its init, and does not die of these
+// signals; nor is it interrupted.
+static int init_of_a_namespace(void) {
+    leak();
+    if (unshare(CLONE_NEWPID) != 0)
+        return RIG_SKIPPED;
+    pid_t pid = fork();
+    if (pid == 0) {
+        sys_sleep_ms(1); // the parent waits until we sleep below
+        struct timespec time = {.tv_nsec = 200000000};
+        int result = nanosleep(&time, NULL);
+        struct sigaction now, fallback = {.sa_handler = SIG_DFL};
+        sigaction(SIGTERM, NULL, &now);
+        printf("pid %d, nanosleep %d, default %d", getpid(), result, now.sa_handler == SIG_DFL);
+        sigaction(SIGTERM, &fallback, NULL);
+        raise(SIGTERM);
+        printf(", still here\n");
+        fflush(stdout);
+        sys_call(SYS_exit_group, 5, 0, 0, 0, 0, 0);
+    }
+    sys_sleep_ms(50);
+    kill(pid, SIGTERM);
+    int status = 0;
+    waitpid(pid, &status, 0);
+    printf("init ended %#x\n", (unsigned)status);
+    fflush(stdout);
+    sys_call(SYS_exit_group, 3, 0, 0, 0, 0, 0);
+    return 1;
+}
+
 // --- live reports -------------------------------------------------------------------------------
 
 static int report_and_go_on(void) {
@@ -299,6 +367,40 @@ static int report_after_a_once_only_handler(void) {
     raise(SIGUSR1);
     sys_call(SYS_exit_group, calls, 0, 0, 0, 0, 0);
     return 1;
+}
+
+enum {
+    MANY = 15000
+};
+
+static bool is_pending(pid_t pid) {
+    char path[64], text[4096];
+    snprintf(path, sizeof path, "/proc/%d/status", pid);
+    int fd = sys_openat(AT_FDCWD, path, O_RDONLY, 0);
+    long n = sys_read(fd, text, sizeof text - 1);
+    sys_close(fd);
+    text[n > 0 ? n : 0] = '\0';
+    return !strstr(text, "ShdPnd:\t0000000000000000");
+}
+
+// A live report that takes a while is struck by the signal that ends the process.
+static int end_in_a_report(void) {
+    struct rlimit limit = {MANY + 100, MANY + 100};
+    if (setrlimit(RLIMIT_NOFILE, &limit) != 0)
+        return RIG_SKIPPED;
+    for (int i = 0; i < MANY; i++)
+        socket(AF_INET, SOCK_STREAM, 0);
+    pid_t parent = getpid(), pid = fork();
+    if (pid == 0) {
+        sys_call(SYS_kill, parent, SIGUSR1, 0, 0, 0, 0);
+        do
+            sys_sleep_ms(5);
+        while (is_pending(parent));
+        sys_call(SYS_kill, parent, SIGTERM, 0, 0, 0, 0);
+        sys_call(SYS_exit_group, 0, 0, 0, 0, 0, 0);
+    }
+    for (;;)
+        pause();
 }
 
 static int report_by_usr2(void) {
@@ -325,8 +427,11 @@ static const struct rig_scenario scenarios[] = {
     {"masks", masks},
     {"restarting", restarting},
     {"small_stack", on_a_small_stack},
+    {"reset_in_vfork", reset_in_a_vfork_child},
+    {"init", init_of_a_namespace},
     {"report_and_go_on", report_and_go_on},
     {"report_by_usr2", report_by_usr2},
+    {"end_in_a_report", end_in_a_report},
     {"report_after_once", report_after_a_once_only_handler},
 };
 
@@ -367,6 +472,27 @@ static void the_report_signal_reports_each_time_and_the_process_goes_on(void **s
     assert_int_equal(rig_count(result.err, "eof-ignored"), 2);
 }
 
+static void a_report_that_was_asked_for_is_printed_beside_a_ledger_file_too(void **state) {
+    (void)state;
+    char dir[] = "/tmp/sockleak-signals-XXXXXX", options[128], command[64];
+    assert_non_null(mkdtemp(dir));
+    snprintf(options, sizeof options, "grace_ms=100:ledger_dir=%s", dir);
+    rig_run(&result, "report_and_go_on", PRELOADED, options);
+    snprintf(command, sizeof command, "rm -r %s", dir);
+    assert_int_equal(system(command), 0);
+    assert_int_equal(rig_count(result.err, "at SIGUSR1 in"), 2);
+}
+
+static void an_end_in_the_middle_of_a_report_lets_it_be_written(void **state) {
+    (void)state;
+    rig_run(&result, "end_in_a_report", PRELOADED, NULL);
+    if (result.status == RIG_SKIPPED << 8)
+        skip();
+    assert_int_equal(WTERMSIG(result.status), SIGTERM);
+    assert_int_equal(rig_reports(result.err), 1);
+    assert_int_equal(rig_count(result.err, "at SIGUSR1 in"), 1);
+}
+
 static void a_once_only_handler_leaves_ours_in_force(void **state) {
     (void)state;
     rig_run(&result, "report_after_once", PRELOADED, "grace_ms=100");
@@ -393,8 +519,8 @@ static void another_report_signal_can_be_chosen(void **state) {
 int main(int argc, char **argv) {
     enum {
         FIRST_LIVE = 7,
-        LIVE = 9,
-        OTHERS = 6
+        LIVE = 11,
+        OTHERS = 8
     };
     rig_start(argc, argv, scenarios, sizeof scenarios / sizeof *scenarios);
     struct CMUnitTest tests[OTHERS + LIVE] = {
@@ -402,6 +528,8 @@ int main(int argc, char **argv) {
         cmocka_unit_test(a_crash_or_a_kill_is_as_bare),
         cmocka_unit_test(the_report_signal_reports_each_time_and_the_process_goes_on),
         cmocka_unit_test(a_once_only_handler_leaves_ours_in_force),
+        cmocka_unit_test(a_report_that_was_asked_for_is_printed_beside_a_ledger_file_too),
+        cmocka_unit_test(an_end_in_the_middle_of_a_report_lets_it_be_written),
         cmocka_unit_test(signal_none_leaves_the_default_action),
         cmocka_unit_test(another_report_signal_can_be_chosen),
     };
