@@ -16,7 +16,7 @@ ARCH := $(shell uname -m)
 
 BASE := guard owner clock format process options output
 LEDGER := backing ledger
-TRACK := unwind_libunwind modules stacks tracker
+TRACK := imports unwind_libunwind modules stacks tracker
 REPORT := scratch facts snapshot names verdict text symbols report trigger signals
 HOOKS := real create stream pass dup close process signal syscall
 
@@ -105,26 +105,31 @@ $(BUILD)/examples/%: examples/%.c
 
 BUILD_PACKAGES := build-essential pkg-config libunwind-dev libcmocka-dev libdw-dev libelf-dev \
 	libmnl-dev libjansson-dev libprotobuf-c-dev protobuf-c-compiler zlib1g-dev
-# Programs that the tests run, as command:package: what is there already is good enough.
-TEST_COMMANDS := curl:curl /usr/bin/python3:python3 nginx:nginx-light redis-server:redis-server \
+# What the tests run, as command:package, or as a package where there is no command; a command that is
+# there already is good enough. golang-go is for `go tool pprof`.
+TEST_PACKAGES := curl:curl /usr/bin/python3:python3 nginx:nginx-light redis-server:redis-server \
 	redis-cli:redis-tools node:nodejs javac:default-jdk-headless wrk:wrk strace:strace \
-	valgrind:valgrind gdb:gdb ip:iproute2 unshare:util-linux g++:g++
+	valgrind:valgrind gdb:gdb ip:iproute2 unshare:util-linux setpriv:util-linux git:git \
+	groff:groff-base man:man-db go:golang-go cmake:cmake meson:meson pidof:sysvinit-utils \
+	bash-completion python3-jsonschema python3-junitparser python3-pytest python3-yaml
 
 .PHONY: deps
 deps: ## install what the build and the tests need (Debian, Ubuntu)
-	@missing=$$(dpkg-query -W -f '$${Package} $${db:Status-Status}\n' $(BUILD_PACKAGES) 2>/dev/null \
-		| awk '$$2 == "installed" { have[$$1] = 1 } END { n = split("$(BUILD_PACKAGES)", want, " "); \
-		for (i = 1; i <= n; i++) if (!have[want[i]]) printf "%s ", want[i] }'); \
-	for pair in $(TEST_COMMANDS); do \
-		PATH=$$PATH:/usr/sbin:/sbin command -v $${pair%%:*} >/dev/null || missing="$$missing $${pair##*:}"; \
+	@missing=; \
+	for wanted in $(BUILD_PACKAGES) $(TEST_PACKAGES); do \
+		case $$wanted in \
+		*:*) PATH=$$PATH:/usr/sbin:/sbin command -v $${wanted%%:*} >/dev/null && continue ;; \
+		*) dpkg-query -W -f '$${db:Status-Status}' $$wanted 2>/dev/null | grep -qx installed && continue ;; \
+		esac; \
+		missing="$$missing $${wanted##*:}"; \
 	done; \
 	[ -z "$$missing" ] && exit 0; \
 	if ! command -v apt-get >/dev/null; then \
-		echo "make deps: this is no Debian or Ubuntu: install by your package manager what these are there:"; \
-		echo "  $$missing"; exit 1; \
+		echo "make deps: this is no Debian or Ubuntu; install by your package manager what these are there:"; \
+		echo " $$missing"; exit 1; \
 	fi; \
 	[ "$$(id -u)" = 0 ] && sudo= || sudo=sudo; \
-	echo "installing $$missing"; \
+	echo "installing$$missing"; \
 	$$sudo apt-get update -qq && \
 	$$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $$missing >/dev/null
 

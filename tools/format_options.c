@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 const char format_options_help[] =
@@ -168,12 +169,19 @@ int format_options_accept(struct format_options *options, const char *command, i
 
 // --- all of them --------------------------------------------------------------------------------
 
+// A pipe, as of <(...), can be read only once: when it is needed.
+static bool can_be_read_twice(const char *path) {
+    struct stat status;
+    return stat(path, &status) < 0 || S_ISREG(status.st_mode);
+}
+
 // A mistake in these files must show before a command is run for an hour.
 static int check_files(const struct format_options *options, const char *command) {
     struct report *scratch = report_new();
     int result = 0;
     for (uint32_t i = 0; i < options->report.suppression_count; i++)
-        if (suppress_load(scratch, options->suppressions[i]) < 0)
+        if (can_be_read_twice(options->suppressions[i]) &&
+            suppress_load(scratch, options->suppressions[i]) < 0)
             result =
                 error_usage(command, "--suppressions=%s cannot be used", options->suppressions[i]);
     for (uint32_t i = 0; i < options->report.baseline_count; i++)

@@ -195,7 +195,11 @@ static enum verdict judge_socket(struct report_socket *socket,
     struct ledger_record *record = &socket->record;
     if (process->is_observed) {
         struct verdict_rules rules = rules_of(process, options);
-        return verdict_of(record, &rules);
+        enum verdict verdict = verdict_of(record, &rules);
+        // No library was there to see the read. (A read that got the last data may have taken the
+        // FIN along: then the program was not told, but has read all there is.)
+        bool is_read = process->unwatched && socket->is_fin_consumed;
+        return verdict == VERDICT_FIN_UNREAD && is_read ? VERDICT_EOF_IGNORED : verdict;
     }
     if (!process->has_snapshot)
         return last_known(socket, options);

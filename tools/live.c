@@ -121,6 +121,7 @@ static void fill_from_table(struct live_process *process, struct report_socket_f
             snapshot->flags |= SNAPSHOT_WAS_CONNECTED;
     }
     if (found->state == STATE_CLOSE_WAIT) {
+        facts->is_fin_consumed = found->fin_read;
         process->fin_read += found->fin_read;
         process->fin_not_read += !found->fin_read;
     }

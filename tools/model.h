@@ -83,6 +83,7 @@ struct report_socket {
     const int32_t *fds;
     uint32_t fd_count;
     uint32_t hints;            // enum report_hints
+    bool is_fin_consumed;      // as in struct report_socket_facts
     const char *suppressed_by; // a peer rule, or NULL
 };
 
@@ -225,6 +226,7 @@ struct report_socket_facts {
     struct ledger_address local, peer;
     struct ledger_snapshot snapshot; // state, age, queues and flags; taken_ns as in `now_ns`
     uint32_t hints;
+    bool is_fin_consumed; // CLOSE_WAIT: the program has read up to the FIN, and over it
 };
 
 struct report_process_facts {

@@ -82,6 +82,22 @@ static int open_in_process(struct module_file *out, const struct report_module *
     return error;
 }
 
+// Whether a path means another file to the process than to us: it has another root (chroot) or
+// other mounts (a container, systemd's PrivateTmp).
+static bool has_other_files(const struct report_module *module) {
+    char path[64], theirs[64], ours[64];
+    struct stat root, own_root;
+    snprintf(path, sizeof path, "/proc/%u/root", module->pid);
+    if (module->pid == 0 || stat(path, &root) < 0 || stat("/", &own_root) < 0)
+        return false;
+    if (root.st_dev != own_root.st_dev || root.st_ino != own_root.st_ino)
+        return true;
+    snprintf(path, sizeof path, "/proc/%u/ns/mnt", module->pid);
+    ssize_t len = readlink(path, theirs, sizeof theirs);
+    return len > 0 && readlink("/proc/self/ns/mnt", ours, sizeof ours) == len &&
+           memcmp(theirs, ours, (size_t)len) != 0;
+}
+
 static void describe_problem(struct report *report, struct report_module *module, int error) {
     const char *why = error == -ESTALE   ? "was replaced since the program ran (other build id): "
                                            "its functions are not named"
@@ -162,7 +178,12 @@ const struct module_symbol *module_file_symbol(const struct module_file *file, G
 
 int module_file_open(struct module_file *out, struct report *report, struct report_module *module) {
     *out = (struct module_file){0};
-    int error = module->path[0] == '/' ? open_file(out, module->path, module->build_id) : -ENOENT;
+    int error = -ENOENT;
+    // Its own file first: without a build id, ours of that name would be taken for it.
+    if (has_other_files(module))
+        error = open_in_process(out, module);
+    if (error < 0 && module->path[0] == '/')
+        error = open_file(out, module->path, module->build_id);
     if (error < 0 && open_in_process(out, module) == 0)
         error = 0;
     if (error < 0 && open_by_build_id(out, module->build_id) == 0)

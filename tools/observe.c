@@ -93,6 +93,7 @@ static void overlay(struct report *report, struct report_socket *socket,
     record->snapshot.flags |= SNAPSHOT_TAKEN;
     explain_snapshot(record, socket->process->process);
     socket->hints |= facts->hints;
+    socket->is_fin_consumed = facts->is_fin_consumed;
     if (facts->fd_count) {
         size_t bytes = facts->fd_count * sizeof *facts->fds;
         socket->fds = memcpy(arena_take(&report->arena, 1, bytes), facts->fds, bytes);

@@ -34,6 +34,7 @@ struct unwatched {
 
 struct descendants {
     struct seen *buckets[BUCKETS];
+    size_t seen_count;
     struct unwatched *unwatched;
     uint32_t unwatched_count;
     bool cannot_look; // the kernel does not tell a process's children
@@ -169,6 +170,7 @@ static struct seen *seen_of(struct descendants *list, pid_t pid, const struct st
                           .exe_device = exe->st_dev,
                           .exe_inode = exe->st_ino};
     *bucket = seen;
+    list->seen_count++;
     return seen;
 }
 
@@ -194,8 +196,11 @@ static void look_at(void *context, pid_t pid) {
     }
 }
 
-void descendants_look(void *list) {
+bool descendants_look(void *context) {
+    struct descendants *list = context;
+    size_t before = list->seen_count;
     walk(getpid(), look_at, list, 0);
+    return list->seen_count != before;
 }
 
 void descendants_report_unwatched(const struct descendants *list, struct report *report) {

@@ -19,8 +19,8 @@ void descendants_free(struct descendants *list);
 void descendants_add_unwatched(struct descendants *list, pid_t pid, const char *exe,
                                const char *problem);
 
-// Looks at all descendants of this process.
-void descendants_look(void *list);
+// Looks at all descendants of this process. Returns whether there was a program not seen before.
+bool descendants_look(void *list);
 
 // Whether any is left. Zombies do not count.
 bool descendants_any(void *list);

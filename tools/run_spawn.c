@@ -10,8 +10,9 @@
 #include <unistd.h>
 
 enum {
-    FIRST_LOOK_MS = 20,
-    LOOK_MAX_MS = 500,
+    LOOK_MIN_MS = 2, // what lives for less may be missed
+    LOOK_MAX_MS = 50,
+    LOOK_SHARE = 50, // of the time: one of so many
     ORPHAN_PAUSE_MS = 10
 };
 
@@ -110,10 +111,25 @@ static bool reap(const struct run_child *child, int *status) {
     return ended;
 }
 
-int run_wait(const struct run_child *child, void (*look)(void *context), void *context) {
+static long milliseconds(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+// Looks, and returns how long to wait until the next time.
+static long look_once(bool (*look)(void *context), void *context, long pause_ms) {
+    long start_ms = milliseconds();
+    long next_ms = look(context) ? LOOK_MIN_MS : pause_ms * 2;
+    long least_ms = (milliseconds() - start_ms) * LOOK_SHARE;
+    next_ms = next_ms < LOOK_MAX_MS ? next_ms : LOOK_MAX_MS;
+    return next_ms > least_ms ? next_ms : least_ms;
+}
+
+int run_wait(const struct run_child *child, bool (*look)(void *context), void *context) {
     sigset_t all;
     sigfillset(&all);
-    long pause_ms = FIRST_LOOK_MS;
+    long pause_ms = LOOK_MIN_MS;
     int status = 0;
     while (!reap(child, &status)) {
         struct timespec pause = {pause_ms / 1000, pause_ms % 1000 * 1000000};
@@ -121,10 +137,8 @@ int run_wait(const struct run_child *child, void (*look)(void *context), void *c
         int signal = sigtimedwait(&all, &info, &pause);
         if (signal > 0 && signal != SIGCHLD)
             pass_on(child, signal, &info);
-        if (signal < 0 && errno == EAGAIN) {
-            look(context);
-            pause_ms = pause_ms * 2 < LOOK_MAX_MS ? pause_ms * 2 : LOOK_MAX_MS;
-        }
+        if (signal < 0 && errno == EAGAIN)
+            pause_ms = look_once(look, context, pause_ms);
     }
     return status;
 }

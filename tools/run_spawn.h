@@ -22,9 +22,10 @@ struct run_child {
 // the command become our children (PR_SET_CHILD_SUBREAPER), so that they can be found.
 int run_start(struct run_child *child, char *const *argv, char *const *environment);
 
-// Waits for its end and returns the status as wait(2) does. In between, `look` is called now and
-// then: after 20 ms, and then more and more seldom.
-int run_wait(const struct run_child *child, void (*look)(void *context), void *context);
+// Waits for its end and returns the status as wait(2) does. In between, `look` is called: soon
+// again as long as it says that it saw something new, and else more and more seldom, up to 20 times
+// a second. Looks that take long are made less often: they get a fiftieth of the time.
+int run_wait(const struct run_child *child, bool (*look)(void *context), void *context);
 
 // Waits at most wait_ms for orphans of the command that are just about to end. Between pauses it
 // asks whether there are any (`any_left`).

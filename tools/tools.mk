@@ -58,6 +58,14 @@ $(BUILD)/tools/%.c.o: %.c
 
 $(BUILD)/tools/tools/format_pprof.c.o: $(TOOLS_PROFILE).h
 
+# It has the LIBDIR that the installed command looks into: with another one, it is built again.
+$(BUILD)/tools/tools/run_environment.c.o: $(BUILD)/tools/libdir
+$(BUILD)/tools/libdir: tools-force
+	@mkdir -p $(@D)
+	@echo '$(LIBDIR)' | cmp -s - $@ || echo '$(LIBDIR)' > $@
+.PHONY: tools-force
+tools-force:
+
 $(TOOLS_PROFILE).c $(TOOLS_PROFILE).h &: tools/profile.proto
 	@mkdir -p $(@D)
 	$(call say,PROTO,$<)
@@ -87,6 +95,7 @@ rm -f $(DESTDIR)$(PREFIX)/bin/sockleak $(DESTDIR)$(PREFIX)/share/man/man1/sockle
 	$(DESTDIR)$(PREFIX)/share/man/man7/libsockleak.7 \
 	$(DESTDIR)$(PREFIX)/share/bash-completion/completions/sockleak \
 	$(DESTDIR)$(PREFIX)/share/sockleak/sockleak-report.schema.json
+if [ -d $(DESTDIR)$(PREFIX)/share/sockleak ]; then rmdir $(DESTDIR)$(PREFIX)/share/sockleak; fi
 endef
 
 # --- its tests: programs that link the archive; the others are Python (tests/tools/test_*.py) --------
@@ -98,11 +107,31 @@ $(BUILD)/tests/tools/%.o: tests/tools/%.c
 	$(call say,CC,$<)
 	$(QUIET)$(CC) $(CPPFLAGS) $(TOOLS_CPPFLAGS) -Itests/tools $(CFLAGS) -c -o $@ $<
 
-TOOL_BENCH := $(BUILD)/tests/tools/bench_symbols
+# What `make bench` builds and runs: 10,000 frames of a binary of 50 MB within 3 s.
+TOOL_BENCH := $(BUILD)/tests/tools/bench_symbols $(BUILD)/tests/tools/large_binary
+TOOL_BENCH_RUN := BUILD=$(BUILD) QUICK=$(QUICK) /usr/bin/python3 tests/tools/bench_tools.py
 
-$(TOOL_TESTS) $(TOOL_BENCH): $(BUILD)/tests/tools/%: $(BUILD)/tests/tools/%.o \
+.PHONY: bench-tools
+bench-tools: $(TOOL_BENCH) ## measure the budget of the sockleak command
+	$(QUIET)$(TOOL_BENCH_RUN)
+
+$(BUILD)/tests/tools/large_binary: tests/tools/make_large.py
+	@mkdir -p $(@D)
+	$(call say,LARGE,$@)
+	$(QUIET)CC="$(CC)" /usr/bin/python3 $< $@ 50
+
+$(TOOL_TESTS) $(BUILD)/tests/tools/bench_symbols: $(BUILD)/tests/tools/%: $(BUILD)/tests/tools/%.o \
 		$(BUILD)/tests/tools/ledger_image.o $(TOOLS_ARCHIVE)
 	$(call say,LINK,$@)
 	$(QUIET)$(CC) $(LDFLAGS) -o $@ $^ $(TOOLS_LIBS) -lcmocka
+
+# The command with AddressSanitizer, the library and the examples without: sanitized, they could not be
+# preloaded into programs that are not.
+.PHONY: check-tools-address
+check-tools-address: all
+	$(QUIET)$(MAKE) --no-print-directory SANITIZE=address BUILD=$(BUILD)/address $(BUILD)/address/sockleak
+	$(QUIET)cp $(BUILD)/libsockleak.so $(BUILD)/address/ && ln -sfn ../examples $(BUILD)/address/examples
+	$(QUIET)BUILD=$(BUILD)/address tests/run --timeout 300 \
+		$(foreach t,$(wildcard tests/tools/test_*.py),$(t:tests/%.py=%)=/usr/bin/python3\ $(t))
 
 -include $(wildcard $(BUILD)/tests/tools/*.d) $(TOOLS_OBJECTS:.o=.d) $(TOOLS_PROFILE).d

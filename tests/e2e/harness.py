@@ -52,7 +52,7 @@ def need(*programs):
         sys.exit(f"{LIBRARY} does not exist: build it first, and set BUILD")
     missing = [name for name in programs if not find_program(name)]
     if missing:
-        skip_file(f"not installed: {', '.join(missing)} (see tests/e2e/packages.txt)")
+        skip_file(f"not installed: {', '.join(missing)} (`make deps`)")
 
 
 def find_program(name):

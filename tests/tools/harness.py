@@ -21,6 +21,7 @@ SOCKLEAK = os.path.join(BUILD, "sockleak")
 LIBRARY = os.path.join(BUILD, "libsockleak.so")
 EXAMPLES = os.path.join(BUILD, "examples")
 PYTHON = "/usr/bin/python3"
+AGE_SLACK_MS = 50
 DEADLINE_S = 30  # of everything that is waited for
 
 # Accepts connections whose clients close at once, and keeps them: `eof` read to the end, `fin`
@@ -171,6 +172,18 @@ class TestCase(unittest.TestCase):
         process = self.start(PYTHON, script, *kinds, **options)
         return process, int(process.stdout.readline())
 
+    def assert_ages_are_those_of_ss(self, port, look):
+        """look() gives {(local port, peer port): age in ms}. ss is asked before and after it: an age
+        must lie between, give or take 50 ms, and the sockets must be the same."""
+        before = close_wait_of_ss(port)
+        ours = look()
+        after = close_wait_of_ss(port)
+        self.assertEqual(set(ours), set(before))
+        self.assertEqual(set(ours), set(after))
+        for ends, age_ms in ours.items():
+            self.assertGreaterEqual(age_ms, before[ends] - AGE_SLACK_MS, ends)
+            self.assertLessEqual(age_ms, after[ends] + AGE_SLACK_MS, ends)
+
     def assert_one_line(self, text, pattern):
         lines = text.splitlines()
         self.assertEqual(len(lines), 1, text)
@@ -187,6 +200,12 @@ def findings(document, pid=None):
     )
 
 
+def ages_by_ports(sockets):
+    """{(local port, peer port): milliseconds since the FIN} of sockets as our JSON has them."""
+    return {tuple(int(s[end].rsplit(":", 1)[1]) for end in ("local", "peer")): s["fin_age_ms"]
+            for s in sockets}
+
+
 def close_wait_of_ss(port):
     """{(local port, peer port): milliseconds since the FIN} as `ss` has it."""
     out = subprocess.run(
@@ -196,7 +215,8 @@ def close_wait_of_ss(port):
     ages = {}
     for line in out.splitlines():
         ports = re.findall(r":(\d+)\s", line)
-        ages[int(ports[0]), int(ports[1])] = int(re.search(r"lastack:(\d+)", line).group(1))
+        found = re.search(r"lastack:(\d+)", line)  # ss leaves out a zero
+        ages[int(ports[0]), int(ports[1])] = int(found[1]) if found else 0
     return ages
 
 

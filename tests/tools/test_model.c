@@ -192,6 +192,7 @@ static void kernel_facts_win_over_the_ledger(void **state) {
          .snapshot = {.taken_ns = 9000000000,
                       .state = STATE_CLOSE_WAIT,
                       .state_age_ms = 3000,
+                      .last_data_sent_ms = 4000,
                       .flags = SNAPSHOT_HAS_TCP_INFO}},
         {.inode = 5555, // not in the ledger
          .fds = fds,

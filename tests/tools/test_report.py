@@ -19,6 +19,13 @@ try:
 except ImportError:
     jsonschema = None
 
+try:
+    import junitparser
+except ImportError:
+    junitparser = None
+
+import sarif
+
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BUILD = os.path.abspath(os.environ.get("BUILD", os.path.join(ROOT, "build")))
 SOCKLEAK = os.path.join(BUILD, "sockleak")
@@ -164,6 +171,7 @@ class Formats(ReportCase):
     def test_sarif_has_what_the_standard_wants(self):
         log = json.loads(self.run_report(*self.all_ledgers(), "--format=sarif").stdout)
         self.assertEqual(log["version"], "2.1.0")
+        self.assertEqual(sarif.problems(log), [])
         (run,) = log["runs"]
         rules = run["tool"]["driver"]["rules"]
         self.assertEqual(len(run["results"]), len(LEAKING))
@@ -175,6 +183,58 @@ class Formats(ReportCase):
             self.assertRegex(location["artifactLocation"]["uri"], r"\.c$")
             self.assertGreater(location["region"]["startLine"], 0)
             self.assertTrue(result["stacks"][0]["frames"])
+
+    def test_sarif_of_everything_is_valid(self):
+        """With what is no leak, what is suppressed, what is known, and nothing at all."""
+        known = self.path("known.json")
+        self.run_report(self.ledgers("idle_pool"), "-q", "--format=json:" + known)
+        rules = self.write("some", "leak:accept_client\n")
+        for arguments in (["--show=all"], ["--suppressions=" + rules], ["--baseline=" + known]):
+            log = json.loads(self.run_report(*self.all_ledgers(), "--format=sarif", *arguments,
+                                             "--fail-on=none").stdout)
+            self.assertEqual(sarif.problems(log), [], arguments)
+        log = json.loads(self.run_report(self.ledgers("clean_half_close"), "--format=sarif").stdout)
+        self.assertEqual((sarif.problems(log), log["runs"][0]["results"]), ([], []))
+
+    def test_the_check_of_sarif_finds_mistakes(self):
+        log = json.loads(self.run_report(self.ledgers("idle_pool"), "--format=sarif").stdout)
+        for spoil, pattern in ((lambda l: l.pop("version"), "without version"),
+                               (lambda l: l["runs"][0].pop("tool"), "run without tool"),
+                               (lambda l: l["runs"][0]["results"][0].pop("message"), "result without message"),
+                               (lambda l: l["runs"][0]["results"][0].update(level="fatal"), "level: 'fatal'"),
+                               (lambda l: l["runs"][0]["results"][0].update(ruleIndex=0), "ruleIndex 0"),
+                               (lambda l: l["runs"][0].update(tools=1), "run has tools")):
+            spoiled = json.loads(json.dumps(log))
+            spoil(spoiled)
+            self.assertIn(pattern, "; ".join(sarif.problems(spoiled)))
+
+    def test_sarif_fingerprints_stay_the_same(self):
+        """Of another run of the program, at other addresses and ports."""
+        again = self.path("idle_pool_again")
+        os.mkdir(again)
+        env = dict(os.environ, LD_PRELOAD=os.path.join(BUILD, "libsockleak.so"),
+                   SOCKLEAK_OPTIONS="ledger_dir=" + again)
+        subprocess.run([os.path.join(BUILD, "examples", "idle_pool")], env=env, check=True,
+                       stdout=subprocess.DEVNULL)
+        prints = [json.loads(self.run_report(ledgers, "--format=sarif").stdout)["runs"][0]["results"][0][
+            "partialFingerprints"] for ledgers in (self.ledgers("idle_pool"), again)]
+        self.assertEqual(prints[0], prints[1])
+
+    def test_junit_is_read_by_junitparser(self):
+        if junitparser is None:
+            self.skipTest("python3-junitparser is not installed")
+        path = self.path("leaks.xml")
+        self.run_report(*self.all_ledgers(), "-q", "--format=junit:" + path)
+        (suite,) = junitparser.JUnitXml.fromfile(path)
+        self.assertEqual((suite.tests, suite.failures, suite.errors, suite.skipped),
+                         (len(LEAKING), len(LEAKING), 0, 0))
+        failures = {failure.type: failure for case in suite for failure in case.result}
+        self.assertEqual(set(failures), {verdict for _, verdict, _, _ in LEAKING.values()})
+        self.assertIn("pool_connect", failures["fin-unread"].text)
+        self.assertRegex(failures["fin-unread"].text, r"examples/idle_pool\.c:\d+")
+        self.run_report(self.ledgers("clean_half_close"), "-q", "--format=junit:" + path)
+        (suite,) = junitparser.JUnitXml.fromfile(path)
+        self.assertEqual([(case.classname, case.result) for case in suite], [("sockleak", [])])
 
     def test_github_lines_point_at_the_source(self):
         lines = self.run_report(*self.all_ledgers(), "--format=github").stdout.splitlines()
@@ -224,6 +284,12 @@ class Rules(ReportCase):
                     done = self.run_report(self.ledgers("forgotten_close"),
                                            "--suppressions=" + rules, "--fail-on=all")
                     self.assertTrue(done.stdout.endswith("3 suppressed by 1 rule\n"), done.stdout)
+
+    def test_rules_may_come_from_a_pipe(self):
+        done = subprocess.run(["bash", "-c", f"{SOCKLEAK} report --fail-on=all --suppressions=<(echo leak:pool_connect) "
+                               f"{self.ledgers('idle_pool')}"], capture_output=True, text=True, check=False)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("4 suppressed by 1 rule", done.stdout)
 
     def test_mistakes_are_said_with_file_and_line(self):
         rules = self.write("wrong", "leak:fine\nleek:handle\nverdict:none\n")
@@ -376,6 +442,24 @@ class Symbols(ReportCase):
         self.assertIsNone(stack[0]["function"])
         self.assertIsNone(stack[0]["line"])
         self.assertTrue(any("replaced" in note and program in note for note in document["notes"]))
+
+
+class Memory(ReportCase):
+    def test_valgrind_has_nothing_to_say(self):
+        with open(SOCKLEAK, "rb") as file:
+            if not shutil.which("valgrind") or b"__asan_init" in file.read():
+                self.skipTest("no valgrind, or a sanitized build")
+        saved, rules = self.path("valgrind.json"), self.write("valgrind.rules", "leak:pool_*\nleak:none\n")
+        formats = [f"--format={f}:{self.path('valgrind.' + f)}"
+                   for f in ("text", "json", "junit", "sarif", "github", "folded", "pprof")]
+        self.run_report(*self.all_ledgers(), "-q", "--format=json:" + saved)
+        for arguments, status in (([*self.all_ledgers(), *formats, "-v", "--show=all"], 0),
+                                  ([saved, "--suppressions=" + rules, "--baseline=" + saved, "-v"], 0),
+                                  ([saved, "--suggest"], 0), ([self.write("noise.ledger", "noise")], 1),
+                                  (["--format=yaml", saved], 2), (["--help"], 0)):
+            done = subprocess.run(["valgrind", "-q", "--leak-check=full", "--error-exitcode=99", SOCKLEAK,
+                                   "report", *arguments], capture_output=True, text=True, check=False)
+            self.assertEqual(done.returncode, status, done.stderr)
 
 
 class Deaths(ReportCase):

@@ -427,6 +427,28 @@ class Blind(harness.TestCase):
         self.assertEqual(done.returncode, 0)
         self.assertRegex(done.stderr, r"1 process could not be watched: \d+ \S*/static \(statically linked\)")
 
+    def test_a_static_child_that_lives_for_some_milliseconds_is_in_the_report(self):
+        program = self.compile("brief", self.WAIT.replace("sleep(1)", "usleep(20000)"), "-static")
+        for _ in range(5):
+            done = sockleak("run", "sh", "-c", f"{program}; true")
+            self.assertRegex(done.stderr, r"brief \(statically linked\)")
+
+    @unittest.skipUnless(shutil.which("go"), "golang-go is not installed")
+    def test_a_go_program_is_said_though_it_is_linked_dynamically(self):
+        self.write("main.go", 'package main\nimport ("net"; "os"; "time")\nfunc main() {\n'
+                   '\tnet.Listen("tcp", "127.0.0.1:0")\n\ttime.Sleep(300 * time.Millisecond)\n\tos.Exit(3)\n}\n')
+        built = subprocess.run(
+            ["go", "build", "-o", self.path("goprogram"), self.path("main.go")], capture_output=True, text=True,
+            env=harness.clean_environment(GOCACHE=self.path("cache"), GOFLAGS="-mod=mod", CGO_ENABLED="1"), check=False)
+        self.assertEqual(built.returncode, 0, built.stderr)
+        self.assertIn("interpreter", subprocess.run(["readelf", "-l", self.path("goprogram")], text=True,
+                                                    capture_output=True, check=True).stdout)
+        done = sockleak("run", self.path("goprogram"))
+        self.assertEqual(done.returncode, 3)
+        self.assertRegex(done.stderr.splitlines()[0], r"goprogram cannot be watched \(a Go program, which calls")
+        done = sockleak("run", "sh", "-c", f"{self.path('goprogram')}; {CLEAN}")
+        self.assertRegex(done.stderr, r"1 process could not be watched: \d+ \S*/goprogram \(a Go program")
+
     def test_a_child_with_a_cleared_environment_is_in_the_report(self):
         program = self.compile("dynamic", self.WAIT)
         done = sockleak("run", "sh", "-c", f"env -i {program}; {program}; {CLEAN}")

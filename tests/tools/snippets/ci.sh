@@ -1,0 +1,1 @@
+sockleak run --format=junit:leaks.xml --format=json:leaks.json -- make test

@@ -1,0 +1,2 @@
+check-leaks:
+	sockleak run -- $(MAKE) check

@@ -1,0 +1,1 @@
+sockleak run -- python3 -m pytest

@@ -1,0 +1,150 @@
+"""What depends on where the report goes: colour, width, and progress, on a terminal and off it."""
+
+import fcntl
+import os
+import pty
+import re
+import struct
+import subprocess
+import termios
+import unittest
+
+import harness
+from harness import SOCKLEAK, sockleak
+
+ESCAPE = "\033["
+# Each question for the time finds it STEP_S later: names of a few frames take long, or no time.
+CLOCK = r"""
+#include <time.h>
+int clock_gettime(clockid_t clock, struct timespec *out) {
+    static double now_s = 1000;
+    (void)clock;
+    now_s += STEP_S;
+    out->tv_sec = (time_t)now_s;
+    out->tv_nsec = (long)((now_s - (double)out->tv_sec) * 1e9);
+    return 0;
+}
+"""
+LONG = r"""
+#include <arpa/inet.h>
+#include <sys/socket.h>
+#include <unistd.h>
+namespace a_namespace_with_a_long_name::and_one_inside {
+template <typename First, typename Second> struct connection_of_two_types {
+    __attribute__((noinline)) static int accept_from_the_listener(int listener, First, Second) {
+        int s = accept(listener, nullptr, nullptr);
+        __asm__ volatile("");
+        return s;
+    }
+};
+}
+int main() {
+    sockaddr_in a{};
+    a.sin_family = AF_INET;
+    a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    socklen_t len = sizeof a;
+    int l = socket(AF_INET, SOCK_STREAM, 0), c = socket(AF_INET, SOCK_STREAM, 0);
+    bind(l, (sockaddr *)&a, len), listen(l, 1), getsockname(l, (sockaddr *)&a, &len);
+    connect(c, (sockaddr *)&a, len);
+    using namespace a_namespace_with_a_long_name::and_one_inside;
+    int kept = connection_of_two_types<unsigned long, long long>::accept_from_the_listener(l, 1, 2);
+    close(c);
+    usleep(200000);
+    return kept < 0;
+}
+"""
+
+
+class Terminal(harness.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.ledgers = self.path("ledgers")
+        self.record(os.path.join(harness.EXAMPLES, "forgotten_close"))
+
+    def record(self, program):
+        done = sockleak("run", "-q", "--ledger-dir", self.ledgers, program)
+        self.assertEqual(done.returncode, 23, done.stderr)
+
+    def on_terminal(self, *arguments, columns=200, **env):
+        """What a terminal of so many columns gets, from the report command."""
+        master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
+        env = {"TERM": "xterm", **env}
+        process = subprocess.Popen([SOCKLEAK, "report", *arguments, self.ledgers], stdin=slave, stdout=slave,
+                                   stderr=slave, env=harness.clean_environment(**env))
+        os.close(slave)
+        text = b""
+        try:
+            while part := os.read(master, 65536):
+                text += part
+        except OSError:  # EIO: the last one closed it
+            pass
+        os.close(master)
+        self.assertEqual(process.wait(harness.DEADLINE_S), 0, text)
+        return text.decode().replace("\r\n", "\n")
+
+    def test_colour_on_a_terminal_only(self):
+        self.assertIn(ESCAPE, self.on_terminal())
+        self.assertNotIn(ESCAPE, sockleak("report", self.ledgers).stdout)
+        self.assertNotIn(ESCAPE, self.on_terminal(TERM="dumb"))
+        sockleak("report", "-o", self.path("file"), self.ledgers)
+        self.assertNotIn(ESCAPE, harness.read(self.path("file")))
+
+    def test_no_color_is_respected(self):
+        self.assertNotIn(ESCAPE, self.on_terminal(NO_COLOR="1"))
+        self.assertIn(ESCAPE, self.on_terminal(NO_COLOR=""))  # no-color.org: "when not an empty string"
+        self.assertIn(ESCAPE, self.on_terminal("--color=always", NO_COLOR="1"))
+
+    def test_color_always_and_never(self):
+        self.assertNotIn(ESCAPE, self.on_terminal("--color=never"))
+        self.assertIn(ESCAPE, sockleak("report", "--color=always", self.ledgers).stdout)
+
+    def test_colour_changes_no_word(self):
+        plain = re.sub(r"\033\[[0-9;]*m", "", self.on_terminal())
+        self.assertEqual(plain, sockleak("report", self.ledgers).stdout)
+
+    def test_only_text_is_coloured(self):
+        for name in ("json", "junit", "github", "folded"):
+            self.assertNotIn(ESCAPE, self.on_terminal(f"--format={name}", "--color=always"), name)
+
+    def test_stacks_fit_the_terminal(self):
+        self.write("long.cc", LONG)
+        place = self.path("a-directory-with-a-name-that-is-long", "and-another-one-inside-of-it")
+        os.makedirs(place)
+        source = os.path.join(place, "server_with_a_long_name.cc")
+        os.rename(self.path("long.cc"), source)
+        subprocess.run([os.environ.get("CXX", "g++"), "-g", "-o", self.path("long"), source], check=True)
+        self.ledgers = self.path("long-ledgers")
+        self.record(self.path("long"))
+        for columns in (80, 100, 140):
+            text = self.on_terminal("--color=never", columns=columns)
+            stack = [line for line in text.splitlines() if re.match(r"==\d+==     #\d", line)]
+            self.assertEqual(len(stack), 2, text)
+            for line in stack:
+                self.assertLessEqual(len(line), columns)
+                self.assertRegex(line, r"long_name\.cc:\d+$")
+            self.assertRegex(stack[0], r"#0 a_n.*\.\.\..*listener")
+        whole = sockleak("report", self.ledgers).stdout
+        self.assertRegex(whole, r"#0 a_namespace_with_a_long_name::and_one_inside::connection_of_two_types"
+                         r"<unsigned long, long long>::accept_from_the_listener\(.*long_name\.cc:\d+")
+
+    def clock(self, step_s):
+        return self.compile(f"clock{step_s}.so", CLOCK, "-shared", "-fPIC", f"-DSTEP_S={step_s}")
+
+    @unittest.skipIf(harness.is_sanitized(), "a sanitized build")
+    def test_progress_is_shown_after_a_second_and_wiped_away(self):
+        slow = self.on_terminal("--color=never", LD_PRELOAD=self.clock(0.4))
+        self.assertRegex(slow, r"^(\rsockleak: reading symbols: \d+ %)+\r\033\[K==\d+==")
+        percents = [int(p) for p in re.findall(r"(\d+) %", slow)]
+        self.assertEqual(percents, sorted(set(percents)))
+        self.assertGreater(percents[0], 0)  # the first second was silent
+        self.assertNotIn("reading symbols", self.on_terminal("--color=never", LD_PRELOAD=self.clock(0.001)))
+
+    @unittest.skipIf(harness.is_sanitized(), "a sanitized build")
+    def test_no_progress_where_nobody_looks(self):
+        done = sockleak("report", self.ledgers, env=harness.clean_environment(LD_PRELOAD=self.clock(0.4)))
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+
+
+if __name__ == "__main__":
+    harness.main()
