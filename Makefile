@@ -15,7 +15,7 @@ ARCH := $(shell uname -m)
 # --- the library, layer by layer: each uses only those above it ----------------------------------
 
 BASE := guard owner clock format process options output
-LEDGER := backing ledger
+LEDGER := backing ledger records
 TRACK := imports unwind_libunwind modules stacks tracker
 REPORT := scratch facts snapshot names verdict text symbols report trigger signals
 HOOKS := real create stream pass dup close process signal syscall

@@ -3,7 +3,7 @@
 #
 # A map: module under test first, then what else of preload/ is linked, then what of tests/unit/.
 
-UNIT_ON_LEDGER := ledger/ledger ledger/backing base/process base/format
+UNIT_ON_LEDGER := ledger/ledger ledger/records ledger/backing base/process base/format
 
 unit_format := base/format
 unit_options := base/options base/format

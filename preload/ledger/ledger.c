@@ -45,7 +45,6 @@ enum {
 };
 enum {
     CREATION_WAIT_MS = 50,
-    HOLD_TRIES = 100
 };
 
 static uint64_t whole_pages(uint64_t bytes) {
@@ -234,150 +233,6 @@ uint64_t ledger_take(enum ledger_region_id id, uint64_t count, uint64_t element_
     return first;
 }
 
-// --- records ------------------------------------------------------------------------------------
-
-// Takes a freed record. The tag in the upper half makes each head different from all earlier ones,
-// so that a head which left and came back (ABA) is noticed.
-static uint32_t pop_free(void) {
-    uint64_t *head = &ledger.header->free_record;
-    uint64_t old = __atomic_load_n(head, __ATOMIC_ACQUIRE);
-    for (;;) {
-        uint32_t number = (uint32_t)old;
-        if (number == 0)
-            return 0;
-        uint32_t next = __atomic_load_n(&ledger.records[number].next_free, __ATOMIC_RELAXED);
-        uint64_t fresh = ((old >> 32) + 1) << 32 | next;
-        if (__atomic_compare_exchange_n(head, &old, fresh, false, __ATOMIC_ACQ_REL,
-                                        __ATOMIC_ACQUIRE))
-            return number;
-    }
-}
-
-static void push_free(uint32_t number) {
-    uint64_t *head = &ledger.header->free_record;
-    uint64_t old = __atomic_load_n(head, __ATOMIC_RELAXED);
-    uint64_t fresh;
-    do {
-        __atomic_store_n(&ledger.records[number].next_free, (uint32_t)old, __ATOMIC_RELAXED);
-        fresh = ((old >> 32) + 1) << 32 | number;
-    } while (
-        !__atomic_compare_exchange_n(head, &old, fresh, false, __ATOMIC_RELEASE, __ATOMIC_RELAXED));
-}
-
-uint32_t ledger_record_new(void) {
-    uint32_t number = pop_free();
-    if (number == 0)
-        number = (uint32_t)ledger_take(LEDGER_RECORDS, 1, sizeof(struct ledger_record));
-    if (number == 0) {
-        ledger_count(&ledger.header->counters.untracked_records);
-        return 0;
-    }
-    struct ledger_record *record = &ledger.records[number];
-    uint32_t generation = record->generation + 1;
-    // `holders` and `next_free` stay as they are: a late ledger_hold() or pop_free() may read them.
-    uint32_t next_free = record->next_free;
-    memset(record, 0, offsetof(struct ledger_record, holders));
-    memset((char *)record + offsetof(struct ledger_record, generation), 0,
-           sizeof *record - offsetof(struct ledger_record, generation));
-    record->next_free = next_free;
-    record->generation = generation;
-    record->process = ledger.header->process;
-    __atomic_store_n(&record->holders, 1, __ATOMIC_RELEASE);
-    return number;
-}
-
-bool ledger_hold(uint32_t number) {
-    uint32_t *holders = &ledger.records[number].holders;
-    uint32_t count = __atomic_load_n(holders, __ATOMIC_RELAXED);
-    do {
-        if (count == 0)
-            return false;
-    } while (!__atomic_compare_exchange_n(holders, &count, count + 1, false, __ATOMIC_ACQ_REL,
-                                          __ATOMIC_RELAXED));
-    return true;
-}
-
-static bool release(uint32_t number, uint64_t *counter) {
-    struct ledger_record *record = &ledger.records[number];
-    uint32_t birth_stack = record->birth_stack;
-    if (__atomic_fetch_sub(&record->holders, 1, __ATOMIC_ACQ_REL) != 1)
-        return false;
-    ledger_count(counter);
-    if (birth_stack)
-        ledger_count(&ledger.stacks[birth_stack].closed);
-    record->inode = 0;
-    push_free(number);
-    return true;
-}
-
-bool ledger_release(uint32_t number) {
-    return release(number, &ledger.header->counters.closed);
-}
-
-bool ledger_release_vanished(uint32_t number) {
-    return release(number, &ledger.header->counters.closed_unseen);
-}
-
-// --- file descriptors ---------------------------------------------------------------------------
-
-uint32_t ledger_fd_hold(int fd) {
-    uint32_t number = 0, before;
-    for (int failures = 0; failures < HOLD_TRIES; failures++) {
-        before = number;
-        number = ledger_fd(fd);
-        if (number == 0)
-            return 0;
-        if (number != before)
-            failures = 0;
-        if (!ledger_hold(number))
-            continue; // freed since we read the table: read it again
-        if (ledger_fd(fd) == number)
-            return number;
-        ledger_release(number); // freed and used for another fd's socket since
-        number = 0;
-    }
-    // An entry holds what it refers to, so this one is damaged (a fork in a signal handler that
-    // interrupted us can do that): nobody may wait for it.
-    __atomic_compare_exchange_n(&ledger.fds[fd], &number, 0, false, __ATOMIC_ACQ_REL,
-                                __ATOMIC_RELAXED);
-    return 0;
-}
-
-static void raise_fd_limit(uint64_t limit) {
-    uint64_t *used = &ledger.header->regions[LEDGER_FDS].used;
-    uint64_t old = __atomic_load_n(used, __ATOMIC_RELAXED);
-    while (old < limit && !__atomic_compare_exchange_n(used, &old, limit, false, __ATOMIC_RELAXED,
-                                                       __ATOMIC_RELAXED))
-        ;
-}
-
-int ledger_fd_swap(int fd, uint32_t number, uint32_t *was) {
-    *was = 0;
-    if (number == 0 && ledger_fd(fd) == 0)
-        return 0;
-    int error = ledger_commit(LEDGER_FDS, ((uint64_t)(unsigned)fd + 1) * sizeof(uint32_t));
-    if (error < 0) {
-        ledger_count(&ledger.header->counters.untracked_fds);
-        return error;
-    }
-    raise_fd_limit((uint64_t)(unsigned)fd + 1);
-    *was = __atomic_exchange_n(&ledger.fds[fd], number, __ATOMIC_ACQ_REL);
-    return 0;
-}
-
-bool ledger_fd_restore(int fd, uint32_t number) {
-    uint32_t empty = 0;
-    if (ledger_commit(LEDGER_FDS, ((uint64_t)(unsigned)fd + 1) * sizeof(uint32_t)) < 0)
-        return false;
-    raise_fd_limit((uint64_t)(unsigned)fd + 1);
-    return __atomic_compare_exchange_n(&ledger.fds[fd], &empty, number, false, __ATOMIC_ACQ_REL,
-                                       __ATOMIC_RELAXED);
-}
-
-int ledger_fd_limit(void) {
-    return (int)__atomic_load_n(&ledger.header->regions[LEDGER_FDS].used, __ATOMIC_RELAXED);
-}
-
 // --- fork ---------------------------------------------------------------------------------------
 
 // A copy of what is in use, for a child whose parent runs on in the shared file.
@@ -467,35 +322,6 @@ static int adopt(const struct image *image) {
     return error;
 }
 
-// Counts anew who refers to which record, and chains the others for use: the copy may hold a record
-// in the middle of a change, and the holds of threads that are not in this process. Only fds refer
-// to records here. Returns how many are in use.
-static uint64_t rebuild_references(void) {
-    struct ledger_header *header = ledger.header;
-    uint64_t records = header->regions[LEDGER_RECORDS].used;
-    uint64_t fds = header->regions[LEDGER_FDS].used;
-    for (uint64_t number = 1; number < records; number++)
-        ledger.records[number].holders = 0;
-    for (uint64_t fd = 0; fd < fds; fd++) {
-        uint32_t number = ledger.fds[fd];
-        if (number < records && ledger.records[number].inode)
-            ledger.records[number].holders++;
-        else
-            ledger.fds[fd] = 0;
-    }
-    uint64_t in_use = 0;
-    header->free_record = 0;
-    for (uint64_t number = records; number-- > 1;) { // so that the lowest is used first
-        if (ledger.records[number].holders) {
-            in_use++;
-        } else {
-            ledger.records[number].inode = 0;
-            push_free((uint32_t)number);
-        }
-    }
-    return in_use;
-}
-
 // While memory is exchanged no handler of the program may run: it could enter our hooks.
 static uint64_t set_signal_mask(uint64_t mask) {
     uint64_t before = 0;
@@ -544,7 +370,7 @@ int ledger_continue_in_child(void) {
         int error = leave_parents_file();
         if (error < 0)
             return error;
-        inherited = rebuild_references();
+        inherited = ledger_records_rebuild();
     } else {
         // Copy-on-write took it all at one moment. A record that another thread held is lost then;
         // to look for it would touch, and so copy, every page.

@@ -85,6 +85,11 @@ bool ledger_release(uint32_t number);
 // The same for a reference whose fd is something else by now: counted as closed out of our sight.
 bool ledger_release_vanished(uint32_t number);
 
+// In a forked child that copied a file: makes holders and the free list what the fd table says,
+// since the copy may be torn and other threads' holds are gone. Returns how many records are in
+// use. ledger.c alone calls it.
+uint64_t ledger_records_rebuild(void);
+
 // --- file descriptors ---------------------------------------------------------------------------
 
 // The record of an fd, or 0. Cheap: one load and a bounds check.
