@@ -154,8 +154,9 @@ check-built: all $(UNIT_TESTS) $(PRELOAD_TESTS) $(TOOL_TESTS)
 	$(QUIET)BUILD=$(BUILD) tests/run --timeout 300 $(TESTS)
 
 .PHONY: bench
-bench: all $(BUILD)/tests/bench/workload ## measure the budgets (a few minutes; QUICK=1 for less)
+bench: all $(BUILD)/tests/bench/workload $(TOOL_BENCH) ## measure the budgets (two minutes; QUICK=1 for less)
 	$(QUIET)BUILD=$(BUILD) QUICK=$(QUICK) /usr/bin/python3 tests/bench/bench.py
+	$(QUIET)BUILD=$(BUILD) QUICK=$(QUICK) /usr/bin/python3 tests/tools/bench_tools.py
 
 $(BUILD)/tests/bench/%: tests/bench/%.c
 	@mkdir -p $(@D)

@@ -182,9 +182,7 @@ def main():
     print(f"{'':<52} {'bare':>10} {'ours':>10} {'added':>9} {'limit':>7}")
     bare, ours = recv_instructions()
     row("a successful recv, instructions", bare, ours, ours - bare, 10, "instructions")
-    few, many = 2000, 4000
-    bare, ours = [(system_calls(p, "recv", many) - system_calls(p, "recv", few)) / (many - few)
-                  for p in (False, True)]
+    bare, ours = [round(each, 2) for each in calls_per("recv", 4 * 4096)]
     row("a successful recv, system calls", bare, ours, ours - bare, 0, "calls")
     bare, ours = calls_per("life", 400, 5)
     row("a socket's life, system calls", bare / 2, ours / 2, (ours - bare) / 2, 2, "calls")
