@@ -73,7 +73,8 @@ static int store_slot(void **slot, void *value) {
 
 static int redirect(const struct image *image, const struct table *table, const char *name,
                     void *function) {
-    for (size_t i = 0; table->entries && i < table->bytes / sizeof *table->entries; i++) {
+    for (size_t i = 0;
+         table->entries && image->symbols && i < table->bytes / sizeof *table->entries; i++) {
         const ElfW(Rela) *entry = &table->entries[i];
         unsigned long type = ELF64_R_TYPE(entry->r_info);
         const ElfW(Sym) *symbol = &image->symbols[ELF64_R_SYM(entry->r_info)];

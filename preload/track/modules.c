@@ -45,6 +45,7 @@ static int look_at(struct dl_phdr_info *info, size_t size, void *argument) {
 }
 
 static bool find_by_lock(const void *address, struct found *out) {
+    // cppcheck-suppress ctuuninitvar ; `out` is only written to
     struct search search = {(uint64_t)(uintptr_t)address, out};
     return dl_iterate_phdr(look_at, &search) != 0;
 }

@@ -198,7 +198,8 @@ static int stdio_over_sockets(void) {
     printf("reopened on %d\n", fileno(stream));
     stream = freopen64("/dev/zero", "r", stream);
     printf("reopened on %d\n", fileno(stream));
-    SAY(freopen("/nonexistent/file", "r", stream) == NULL);
+    stream = freopen("/nonexistent/file", "r", stream); // closes it, too
+    SAY(stream == NULL);
     SAY(fcntl(fd, F_GETFD));
     FILE *memory = fmemopen(NULL, 10, "w"); // a stream without a descriptor
     SAY(fclose(memory));
