@@ -187,6 +187,9 @@ static void look_at(void *context, pid_t pid) {
         return;
     const char *problem;
     int result = visibility_of_process(pid, &problem);
+    // One that has ended meanwhile has no mappings and no program: nothing can be said of it.
+    if (stat(path, &exe) < 0 && errno == ENOENT)
+        return;
     seen->is_settled = result >= 0;
     if (result == 1) {
         char *name = procfs_exe(pid);

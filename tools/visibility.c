@@ -112,6 +112,11 @@ int visibility_of_process(pid_t pid, const char **problem) {
         has_libc = has_mapping(pid, "libc-2*");
     if (has_libc <= 0)
         return has_libc < 0 ? has_libc : -EAGAIN;
+    // Both may have been mapped since the first look: only what is missing after libc is there
+    // counts.
+    has_library = has_mapping(pid, "libsockleak.so*");
+    if (has_library != 0)
+        return has_library < 0 ? has_library : 0;
     *problem = "started without LD_PRELOAD";
     return 1;
 }
