@@ -43,7 +43,7 @@ extern struct options options;
 
 // Parses `text` (NULL for none) over the defaults. An entry with an unknown name or a bad value is
 // noted in `problems` and its default stands. A value may be quoted ('...' or "...") to hold
-// colons. Not thread-safe: called once, by the constructor. No malloc.
+// colons. Not thread-safe: called when the process begins. No malloc.
 void options_parse(const char *text);
 
 // Writes one help line for each option: name, range, default, meaning. `index` from 0; returns

@@ -68,8 +68,9 @@ EXPORT int fcloseall(void) {
     return real_fcloseall();
 }
 
+// A vfork child's stderr is not its parent's, and a sandbox may forbid the look.
 static FILE *reopened(FILE *stream) {
-    if (stream && stream == stderr)
+    if (stream && stream == stderr && !owner_is_other_process())
         output_remember_stderr();
     return stream;
 }
@@ -88,7 +89,7 @@ EXPORT FILE *freopen64(const char *path, const char *mode, FILE *stream) {
 // and 2, all inside libc. In the child what was there is gone.
 EXPORT int daemon(int keep_directory, int keep_streams) {
     int result = real_daemon(keep_directory, keep_streams);
-    if (result == 0 && !keep_streams) {
+    if (result == 0 && !keep_streams && !owner_is_other_process()) {
         tracker_closing_range(STDIN_FILENO, STDERR_FILENO);
         output_remember_stderr();
     }

@@ -103,6 +103,8 @@ EXPORT int prctl(int option, ...) {
 // --- modules ------------------------------------------------------------------------------------
 
 EXPORT int dlclose(void *library) {
+    // Before and after: another thread may load and capture a stack while it is unloaded.
+    module_unloaded();
     int result = real_dlclose(library);
     module_unloaded();
     return result;
