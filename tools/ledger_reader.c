@@ -25,6 +25,8 @@ static const struct {
     [LEDGER_FRAMES] = {1u << 21, sizeof(uint64_t), "frames"},
     [LEDGER_MODULES] = {1u << 12, sizeof(struct ledger_module), "modules"},
     [LEDGER_STRINGS] = {1u << 20, 1, "strings"},
+    [LEDGER_DESTINATIONS] = {LEDGER_DESTINATION_COUNT, sizeof(struct ledger_destination),
+                             "destinations"},
 };
 
 struct reader {
@@ -73,7 +75,8 @@ static int check_header(const struct ledger_header *header, const char *label) {
     if (header->header_bytes != LEDGER_HEADER_BYTES ||
         header->record_bytes != sizeof(struct ledger_record) ||
         header->stack_bytes != sizeof(struct ledger_stack) ||
-        header->module_bytes != sizeof(struct ledger_module)) {
+        header->module_bytes != sizeof(struct ledger_module) ||
+        header->destination_bytes != sizeof(struct ledger_destination)) {
         error_say("%s: damaged ledger, or one of another machine: its header has impossible sizes",
                   label);
         return -EBADMSG;

@@ -31,6 +31,7 @@ static const struct {
     [LEDGER_FRAMES] = {1u << 21, sizeof(uint64_t), true},
     [LEDGER_MODULES] = {1u << 12, sizeof(struct ledger_module), false},
     [LEDGER_STRINGS] = {1u << 20, 1, true},
+    [LEDGER_DESTINATIONS] = {LEDGER_DESTINATION_COUNT, sizeof(struct ledger_destination), false},
 };
 
 enum {
@@ -103,6 +104,7 @@ static void fill_header(struct ledger_header *header, const struct ledger_region
     header->record_bytes = sizeof(struct ledger_record);
     header->stack_bytes = sizeof(struct ledger_stack);
     header->module_bytes = sizeof(struct ledger_module);
+    header->destination_bytes = sizeof(struct ledger_destination);
     header->process = 1;
     header->stack_depth = stack_depth;
     memcpy(header->regions, regions, sizeof header->regions);
@@ -131,6 +133,7 @@ static void publish(void) {
     ledger.frames = part(LEDGER_FRAMES);
     ledger.modules = part(LEDGER_MODULES);
     ledger.strings = part(LEDGER_STRINGS);
+    ledger.destinations = part(LEDGER_DESTINATIONS);
     sockleak_ledger_locator.bytes = backing.bytes;
     sockleak_ledger_locator.address = (uint64_t)(uintptr_t)backing.base;
     __atomic_store_n(&ledger.header, (struct ledger_header *)backing.base, __ATOMIC_RELEASE);

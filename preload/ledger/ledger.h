@@ -22,6 +22,7 @@ struct ledger {
     uint64_t *frames;
     struct ledger_module *modules;
     char *strings;
+    struct ledger_destination *destinations;
 };
 
 extern struct ledger ledger;

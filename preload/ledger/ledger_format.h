@@ -1,7 +1,7 @@
 // The ledger, byte by byte: the contract between the library, which writes it, and the tools, which
 // read it from a file or out of a live process. Shared with tools/.
 //
-// A ledger is one range of addresses (or of file offsets): a header page, then seven regions at
+// A ledger is one range of addresses (or of file offsets): a header page, then eight regions at
 // fixed places. Only the committed front of a region may be read; it grows while the program runs.
 // All numbers are in the machine's byte order. All times are nanoseconds of CLOCK_MONOTONIC
 // (clock_gettime(2)); the header ties them to the date.
@@ -15,23 +15,28 @@
 
 #define LEDGER_MAGIC "SOCKLEAK" // 8 bytes, no NUL
 enum {
-    LEDGER_VERSION = 2,
+    LEDGER_VERSION = 3,
     LEDGER_HEADER_BYTES = 4096,
     LEDGER_EXE_BYTES = 512,
     LEDGER_CMDLINE_BYTES = 1536,
     LEDGER_STACK_DEPTH_MAX = 128,
     LEDGER_NO_STACK = 0, // stack ids and record numbers start at 1
     LEDGER_BUCKET_COUNT = 4096,
+    LEDGER_LIFETIME_BUCKETS = 40, // see ledger_stack.lifetimes
+    LEDGER_RECENT_SLOTS = 16, // of LEDGER_RECENT_SLOT_S seconds each: what TIME_WAIT keeps, and one
+    LEDGER_RECENT_SLOT_S = 4,
+    LEDGER_DESTINATION_COUNT = 1024,
 };
 
 enum ledger_region_id {
-    LEDGER_FDS,     // uint32_t: fd -> record number, 0 for none
-    LEDGER_RECORDS, // struct ledger_record, number 0 unused
-    LEDGER_BUCKETS, // uint32_t: hash -> id of the first stack of its chain
-    LEDGER_STACKS,  // struct ledger_stack, id 0 unused
-    LEDGER_FRAMES,  // uint64_t: the frames of all stacks
-    LEDGER_MODULES, // struct ledger_module, number 0 unused
-    LEDGER_STRINGS, // NUL-terminated, offset 0 is ""
+    LEDGER_FDS,          // uint32_t: fd -> record number, 0 for none
+    LEDGER_RECORDS,      // struct ledger_record, number 0 unused
+    LEDGER_BUCKETS,      // uint32_t: hash -> id of the first stack of its chain
+    LEDGER_STACKS,       // struct ledger_stack, id 0 unused
+    LEDGER_FRAMES,       // uint64_t: the frames of all stacks
+    LEDGER_MODULES,      // struct ledger_module, number 0 unused
+    LEDGER_STRINGS,      // NUL-terminated, offset 0 is ""
+    LEDGER_DESTINATIONS, // struct ledger_destination, a hash table of LEDGER_DESTINATION_COUNT
     LEDGER_REGIONS
 };
 
@@ -82,6 +87,8 @@ enum ledger_record_flags {
     RECORD_CONNECTED = 1 << 2,   // accept made it, or connect returned 0
     RECORD_CONNECTING = 1 << 3,  // connect returned EINPROGRESS or was interrupted
     RECORD_SHUTTING_RD = 1 << 4, // own shutdown(SHUT_RD) was begun
+    RECORD_FIN_FIRST = 1 << 5,   // own shutdown sent our FIN before the peer's had come
+    RECORD_FIN_SECOND = 1 << 6,  // and after it; neither: not known
 };
 
 enum ledger_address_family {
@@ -107,6 +114,26 @@ enum ledger_snapshot_flags {
     SNAPSHOT_STANDARD_STREAM = 1 << 5, // not seen born, and its only fds are 0, 1 or 2
     SNAPSHOT_READER_WENT_ON = 1 << 6,  // who read end of stream ends the process, or is gone
     SNAPSHOT_AGE_IS_BOUND = 1 << 7,    // state_age_ms may be too high: nothing tells when it began
+};
+
+// Properties of a socket that make a leak likelier or last longer; known where `properties_known`.
+enum ledger_properties {
+    PROPERTY_NO_READ_TIMEOUT = 1 << 0, // blocking, and SO_RCVTIMEO is unset: socket(7)
+    PROPERTY_NO_KEEPALIVE = 1 << 1,    // neither SO_KEEPALIVE nor TCP_USER_TIMEOUT: tcp(7)
+    PROPERTY_NO_CLOEXEC = 1 << 2,      // every program that is exec'd gets it: fcntl(2), F_GETFD
+    PROPERTY_BLOCKING_MODE = 1 << 3,   // O_NONBLOCK is unset: fcntl(2), F_GETFL
+    PROPERTY_UNREAD_DATA = 1 << 4,     // bytes wait in the receive queue
+};
+
+// Why a socket was not closed: see report/cause.h.
+enum ledger_cause {
+    CAUSE_UNKNOWN,
+    CAUSE_FORGOTTEN,
+    CAUSE_BLOCKED,
+    CAUSE_IDLE_POOL,
+    CAUSE_INHERITED,
+    CAUSE_HALF_CLOSE,
+    CAUSE_COUNT
 };
 
 // The kernel's states of a TCP socket (include/net/tcp_states.h), as TCP_INFO gives them.
@@ -136,6 +163,16 @@ struct ledger_snapshot {
     uint8_t state; // enum ledger_tcp_state
     uint8_t verdict;
     uint16_t flags;
+    // What the thread was doing that used the socket last, as far as is known:
+    // /proc/PID/task/TID/syscall.
+    uint32_t thread;     // whose these are; 0 where nothing is known of it
+    int32_t thread_call; // number of the system call it is in; -1: running, -2: the thread is gone
+    int32_t thread_fd;   // the fd that the call waits on; -1 for none
+    uint32_t thread_fd_type; // 1: a socket of the ledger, see thread_fd_record; 0: not known
+    uint32_t thread_fd_record;
+    uint16_t properties; // enum ledger_properties
+    uint8_t properties_known;
+    uint8_t cause; // enum ledger_cause
 };
 
 // One socket. Freed records have inode 0 and are used again.
@@ -143,6 +180,8 @@ struct ledger_record {
     uint64_t inode;
     uint64_t birth_ns;
     uint64_t eof_ns; // end of stream, first time; 0 for never
+    uint64_t
+        fin_ns; // when the peer's FIN came, where TCP_INFO told it at the end of stream; else 0
     uint64_t shutdown_ns;
     uint64_t error_ns;
     uint32_t birth_stack;
@@ -164,7 +203,8 @@ struct ledger_record {
     uint16_t family, type, protocol; // as for socket(2); family 0 where not known yet
     uint16_t fd_count;               // at the snapshot
     int32_t first_fd;                // at the snapshot
-    uint32_t unused[3];
+    uint32_t forks; // the header's `forks` at birth: unlike now, a child may hold the socket too
+    uint32_t unused[2];
     struct ledger_address local, peer;
     struct ledger_snapshot snapshot;
 };
@@ -179,7 +219,33 @@ struct ledger_stack {
     uint64_t closed;  // and closed properly
     uint32_t next;    // in the chain of its hash bucket
     uint32_t unloads; // how many dlclose calls had been seen when its frames were last checked
-    uint32_t unused[6];
+
+    // How the sockets born here ended. Of `closed`, the rest ended otherwise or in a way not known.
+    uint64_t closed_passive;    // after the peer's FIN
+    uint64_t closed_active;     // first: TIME_WAIT is on this side (RFC 9293, 3.6)
+    uint64_t closed_reset;      // after a reset or another death of the connection
+    uint64_t closed_connecting; // before the connection was made: a connect timeout, or given up
+    uint64_t closed_shared;     // a child made by fork may have held it too: nothing is known
+    uint64_t gave_up;           // of the active: our last bytes had no answer (a read timeout)
+    uint64_t gave_up_ms;        // and how long that had been, summed
+    uint32_t lifetime_max_ms;   // of the closed ones
+    uint32_t close_stack;       // of a recent active close
+    // Lifetimes of the closed ones. Bucket 2n holds [2^n, 1.5*2^n) ms, 2n+1 holds [1.5*2^n,
+    // 2^(n+1)); bucket 0 also what is shorter than 1 ms, the last one all that is longer.
+    uint32_t lifetimes[LEDGER_LIFETIME_BUCKETS];
+    // Active closes of the last minute: slot number (CLOCK_MONOTONIC seconds /
+    // LEDGER_RECENT_SLOT_S, low 32 bits) << 32 | count, at index slot number % LEDGER_RECENT_SLOTS.
+    uint64_t recent_active[LEDGER_RECENT_SLOTS];
+};
+
+// Active closes of one birth stack towards one peer that this program connected to. Entries are
+// never taken back; what found no place is in counters.destinations_lost.
+struct ledger_destination {
+    struct ledger_address peer;
+    uint32_t stack; // birth stack; 0: a free entry
+    uint32_t state; // 0 free, 1 being written, 2 valid
+    uint64_t closed_active;
+    uint64_t recent_active[LEDGER_RECENT_SLOTS]; // as in ledger_stack
 };
 
 enum ledger_stack_flags {
@@ -209,6 +275,20 @@ enum ledger_ended {
     ENDED_QUICK_EXIT,
     ENDED_UNDERSCORE_EXIT,
     ENDED_SIGNAL,
+    ENDED_EXEC, // another image took its place, or is about to: see exec_ns
+};
+
+// The kinds of exhaustion that make a report of their own: see report/exhaustion.h.
+enum ledger_exhaustion {
+    EXHAUSTED_NOTHING,
+    EXHAUSTED_PROCESS_FDS,    // EMFILE
+    EXHAUSTED_SYSTEM_FDS,     // ENFILE
+    EXHAUSTED_PORTS,          // EADDRNOTAVAIL
+    EXHAUSTED_MEMORY,         // ENOBUFS, ENOMEM
+    EXHAUSTED_MAX_OPEN,       // the option's threshold
+    EXHAUSTED_MAX_CLOSE_WAIT, // the option's threshold
+    EXHAUSTED_LEAK_AFTER,     // the option: a socket in CLOSE_WAIT for that long
+    EXHAUSTED_KINDS
 };
 
 // Counters only grow. Of the sockets with a record,
@@ -219,20 +299,22 @@ struct ledger_counters {
     uint64_t inherited; // open when a fork made this process
     uint64_t found;     // first seen by a report
     uint64_t closed;
-    uint64_t closed_unseen;     // the fd referred to something else when we next looked
-    uint64_t untracked_records; // no room for a record
-    uint64_t untracked_fds;     // fd beyond the table
-    uint64_t stacks_lost;       // no room for a stack
-    uint64_t stacks_call_site;  // captured as one frame
-    uint64_t reports_skipped;   // asked for while another was written
-    uint64_t snapshots_lost;    // no memory to look at all sockets
+    uint64_t closed_unseen;              // the fd referred to something else when we next looked
+    uint64_t untracked_records;          // no room for a record
+    uint64_t untracked_fds;              // fd beyond the table
+    uint64_t stacks_lost;                // no room for a stack
+    uint64_t stacks_call_site;           // captured as one frame
+    uint64_t reports_skipped;            // asked for while another was written
+    uint64_t snapshots_lost;             // no memory to look at all sockets
+    uint64_t destinations_lost;          // active closes that found no place among the destinations
+    uint64_t exhausted[EXHAUSTED_KINDS]; // how often
 };
 
 struct ledger_header {
     char magic[8];
     uint32_t version;
     uint32_t header_bytes;
-    uint32_t record_bytes, stack_bytes, module_bytes; // sizes of the structures above
+    uint32_t record_bytes, stack_bytes, module_bytes, destination_bytes; // of the structures above
     uint32_t pid, parent_pid;
     uint32_t process; // 1, and one more in each forked child: tells inherited records
     uint32_t ended;   // enum ledger_ended
@@ -246,16 +328,22 @@ struct ledger_header {
     struct ledger_region regions[LEDGER_REGIONS];
     struct ledger_counters counters;
     char boot_id[40];
-    uint32_t cmdline_bytes;     // NUL-separated, as in /proc/PID/cmdline
-    uint32_t stack_depth;       // options in force
+    uint32_t cmdline_bytes; // NUL-separated, as in /proc/PID/cmdline
+    uint32_t stack_depth;   // options in force, from here
+    uint32_t families;      // enum option_families
+    uint32_t grace_ms, exit_grace_ms;
+    uint32_t forks;             // fork, vfork and posix_spawn calls so far
+    uint64_t exec_ns;           // when the last exec began; 0: none did, or it failed
     char exe[LEDGER_EXE_BYTES]; // NUL-terminated
     char cmdline[LEDGER_CMDLINE_BYTES];
 };
 
 _Static_assert(sizeof(struct ledger_header) <= LEDGER_HEADER_BYTES, "header fits its page");
-_Static_assert(sizeof(struct ledger_record) == 192, "a record's size is part of the format");
-_Static_assert(sizeof(struct ledger_stack) == 64, "a stack's size is part of the format");
+_Static_assert(sizeof(struct ledger_record) == 224, "a record's size is part of the format");
+_Static_assert(sizeof(struct ledger_stack) == 392, "a stack's size is part of the format");
 _Static_assert(sizeof(struct ledger_module) == 56, "a module's size is part of the format");
+_Static_assert(sizeof(struct ledger_destination) == 168,
+               "a destination's size is part of the format");
 
 // Where a tool finds the ledger of a live process: the library exports one object of this type,
 // named `sockleak_ledger_locator`. Read it with process_vm_readv(2).

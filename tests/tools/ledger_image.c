@@ -40,6 +40,7 @@ void image_init(struct ledger_image *image, uint32_t pid) {
     header->record_bytes = sizeof(struct ledger_record);
     header->stack_bytes = sizeof(struct ledger_stack);
     header->module_bytes = sizeof(struct ledger_module);
+    header->destination_bytes = sizeof(struct ledger_destination);
     header->pid = pid;
     header->parent_pid = 1;
     header->process = 1;
@@ -58,6 +59,7 @@ void image_init(struct ledger_image *image, uint32_t pid) {
     place(image, LEDGER_FRAMES, image->frames, sizeof image->frames, 1);
     place(image, LEDGER_MODULES, image->modules, sizeof image->modules, 1);
     place(image, LEDGER_STRINGS, image->strings, sizeof image->strings, 1);
+    place(image, LEDGER_DESTINATIONS, image->destinations, sizeof image->destinations, 0);
     add_module(image, "/opt/server", 0xab);
     add_module(image, "/lib/libc.so.6", 0xcd);
 }

@@ -12,7 +12,8 @@ enum {
     IMAGE_STACKS = 8,
     IMAGE_FRAMES = 64,
     IMAGE_MODULES = 4,
-    IMAGE_STRINGS = 512
+    IMAGE_STRINGS = 512,
+    IMAGE_DESTINATIONS = 4
 };
 
 struct ledger_image {
@@ -25,6 +26,7 @@ struct ledger_image {
     uint64_t frames[IMAGE_FRAMES];
     struct ledger_module modules[IMAGE_MODULES];
     char strings[IMAGE_STRINGS];
+    struct ledger_destination destinations[IMAGE_DESTINATIONS];
 };
 
 // A process of this pid that exited with status 0, with two modules ("/opt/server",

@@ -77,7 +77,9 @@ static int tear_down(void **state) {
 static bool is_used(size_t offset) {
     for (int id = 0; id < LEDGER_REGIONS; id++) {
         const struct ledger_region *region = &good.header.regions[id];
-        static const size_t element[] = {4, 192, 0, 64, 8, 56, 1};
+        static const size_t element[LEDGER_REGIONS] = {
+            4, sizeof(struct ledger_record), 0, sizeof(struct ledger_stack),
+            8, sizeof(struct ledger_module), 1, sizeof(struct ledger_destination)};
         if (offset >= region->offset && offset < region->offset + region->used * element[id])
             return true;
     }
