@@ -132,8 +132,9 @@ static int parse(struct run *run, int argc, char **argv, bool *wants_help) {
 
 // --- before -------------------------------------------------------------------------------------
 
-// Where execvp(3) will find it. Only for what we can tell of it: execvp has the last word.
-static void find_program(const char *command, char *path, size_t path_bytes) {
+// Where execvp(3) will find a file that access(2) permits `mode`; "" where there is none. Only for
+// what we can tell of it: execvp has the last word.
+static void find_program(const char *command, int mode, char *path, size_t path_bytes) {
     path[0] = '\0';
     if (strchr(command, '/')) {
         snprintf(path, path_bytes, "%s", command);
@@ -144,7 +145,7 @@ static void find_program(const char *command, char *path, size_t path_bytes) {
     for (size_t len;; directories += len + 1) {
         len = strcspn(directories, ":");
         snprintf(path, path_bytes, "%.*s%s%s", (int)len, directories, len ? "/" : "", command);
-        if (access(path, X_OK) == 0)
+        if (access(path, mode) == 0)
             return;
         if (!directories[len])
             break;
@@ -153,7 +154,7 @@ static void find_program(const char *command, char *path, size_t path_bytes) {
 }
 
 static void look_at_program(struct run *run) {
-    find_program(run->argv[0], run->program, sizeof run->program);
+    find_program(run->argv[0], X_OK, run->program, sizeof run->program);
     visibility_of_file(run->program, &run->visibility);
     if (run->visibility.problem)
         error_warn("%s cannot be watched (%s); its children are, where they can be", run->argv[0],
@@ -161,6 +162,10 @@ static void look_at_program(struct run *run) {
 }
 
 static int say_cannot_run(const char *command, int error) {
+    char path[PATH_MAX];
+    find_program(command, F_OK, path, sizeof path);
+    if (error == -EACCES && !path[0]) // of a directory of PATH that may not be searched: execvp(3)
+        error = -ENOENT;
     error_say("%s: %s", command,
               error == -ENOENT && !strchr(command, '/') ? "command not found" : strerror(-error));
     return error == -ENOENT || error == -ENOTDIR ? STATUS_NOT_FOUND : STATUS_CANNOT_RUN;

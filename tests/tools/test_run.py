@@ -58,6 +58,18 @@ class Status(harness.TestCase):
         self.assert_one_line(done.stderr, "no-such-command-anywhere: command not found")
         self.assertEqual(sockleak("run", "/no/such/file").returncode, 127)
 
+    def test_it_is_127_too_where_a_directory_of_path_may_not_be_searched(self):
+        closed = self.path("closed")
+        os.mkdir(closed, 0)
+        command = [SOCKLEAK, "run", "no-such-command-anywhere"]
+        if os.geteuid() == 0:  # which may search them all
+            command = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", *command]
+            os.chown(closed, 65534, 65534)
+        done = subprocess.run(command, env={**os.environ, "PATH": f"{closed}:{os.environ['PATH']}"},
+                              stderr=subprocess.PIPE, text=True, check=False)
+        self.assertEqual(done.returncode, 127)
+        self.assertIn("no-such-command-anywhere: command not found", done.stderr)
+
     def test_a_command_that_cannot_be_run_is_126(self):
         done = sockleak("run", self.write("plain", "no program\n"))
         self.assertEqual(done.returncode, 126)

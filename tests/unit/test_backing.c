@@ -189,11 +189,6 @@ static void assert_present_only_when_committed(struct backing *backing) {
     assert_int_equal(WTERMSIG(child_status(store, backing->base + 16 * PAGE)), SIGSEGV);
 }
 
-static void lock_memory(void) {
-    if (mlockall(MCL_CURRENT | MCL_FUTURE) != 0)
-        isolated_skip("memory cannot be locked: not permitted here");
-}
-
 ISOLATED(in_locked_memory_a_private_reserve_is_not_present) {
     lock_memory();
     struct backing backing;

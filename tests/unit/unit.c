@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -61,6 +62,16 @@ void isolated_skip(const char *reason) {
     printf("skipped: %s\n", reason);
     fflush(stdout);
     _exit(EXIT_SKIPPED);
+}
+
+void lock_memory(void) {
+    size_t bytes = (size_t)1 << 30; // more than any test reserves
+    void *probe = MAP_FAILED;
+    if (mlockall(MCL_CURRENT | MCL_FUTURE) == 0)
+        probe = mmap(NULL, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (probe == MAP_FAILED)
+        isolated_skip("memory cannot be locked without a limit: not permitted here");
+    munmap(probe, bytes);
 }
 
 void own_mounts(void) {

@@ -36,6 +36,11 @@ void child_must_pass(void (*body)(void *), void *context);
 // does not permit it.
 void own_mounts(void);
 
+// Locks all memory, now and from here on, for an isolated body. Skips where that is not permitted,
+// or where a limit on locked memory (RLIMIT_MEMLOCK, which counts what is only reserved, too) would
+// be what the test meets.
+void lock_memory(void);
+
 // A directory that nobody else has, removed with all in it when the test program ends.
 const char *scratch_directory(void);
 
