@@ -1,0 +1,75 @@
+"""What people use today, on the same work, and what each can tell of a leak.
+
+The work: connections opened and closed by one process, 25 frames deep. The cost is wall-clock time of
+a connection, since strace and bpftrace work in processes of their own; start-up falls out, as the
+difference of two runs.
+"""
+
+import shutil
+import statistics
+import subprocess
+import tempfile
+import time
+
+from measure import (QUICK, WORKLOAD, environment, missing, own_network, preloading, row, section)
+
+CONNECTIONS = 2000
+RUNS = 2 if QUICK else 5
+
+BPFTRACE = """
+uprobe:/lib/x86_64-linux-gnu/libc.so.6:accept4 { @stacks[ustack] = count(); }
+tracepoint:syscalls:sys_exit_socket { @opened[pid, args->ret] = ustack; }
+tracepoint:syscalls:sys_enter_close { delete(@opened[pid, args->fd]); }
+"""
+
+# name, words before the command, connections, what it tells: TCP state, stack, end of stream, age
+PEERS = [
+    ("sockleak", None, CONNECTIONS, "yes", "yes", "yes", "yes"),
+    ("valgrind --track-fds=yes", ["valgrind", "--track-fds=yes", "--log-file=/dev/null"], 200,
+     "no", "opened at", "no", "no"),
+    ("strace -f -e trace=network,close", ["strace", "-f", "-e", "trace=network,close", "-o", "/dev/null"],
+     CONNECTIONS, "no", "no", "by hand", "with -ttt"),
+    ("strace -k, the same", ["strace", "-f", "-k", "-e", "trace=network,close", "-o", "/dev/null"], 100,
+     "no", "each call", "by hand", "with -ttt"),
+    ("bpftrace, user stacks by fd", ["bpftrace", "-e", BPFTRACE, "-c"], CONNECTIONS,
+     "needs more", "at most 127", "needs more", "needs more"),
+    ("heaptrack, libunwind for each malloc", ["heaptrack", "-o", "{place}/heap"], CONNECTIONS,
+     "no", "of memory only", "no", "no"),
+]
+
+
+def seconds(words, preloaded, count, place):
+    command = preloading([WORKLOAD, "life", str(count), "25"], preloaded)
+    if words and words[-1] == "-c":
+        command = [*words, " ".join(command)]
+    elif words:
+        command = [word.format(place=place) if "{place}" in word else word for word in words] + command
+    begun = time.perf_counter()
+    done = subprocess.run(own_network(command), env=environment(False), capture_output=True, text=True,
+                          check=False)
+    if done.returncode != 0:
+        raise RuntimeError((done.stderr.strip().splitlines() or ["failed"])[-1][:80])
+    return time.perf_counter() - begun
+
+
+def each_us(words, preloaded, count):
+    with tempfile.TemporaryDirectory() as place:
+        return statistics.median(
+            (seconds(words, preloaded, 3 * count, place) - seconds(words, preloaded, count, place))
+            / (2 * count) * 1e6 for _ in range(RUNS))
+
+
+def measure():
+    section("Peers: a connection, wall clock in us")
+    bare = each_us(None, False, CONNECTIONS)
+    for name, words, count, *tells in PEERS:
+        told = "state: {}, stack: {}, end of stream: {}, age: {}".format(*tells)
+        if words and not shutil.which(words[0]):
+            missing(name, "not installed")
+            continue
+        try:
+            ours = each_us(words, words is None, count)
+        except RuntimeError as error:
+            missing(name, f"not possible here: {error}")
+            continue
+        row(name, bare, ours, ours / bare, None, "times bare", told)

@@ -1,0 +1,233 @@
+"""Real servers, bare and preloaded by turns: processor time for each request, and throughput.
+
+The clients are never preloaded. A server's processor time is what the kernel's scheduler counted for
+all threads of it and of its children (/proc/PID/task/TID/schedstat, nanoseconds).
+"""
+
+import glob
+import os
+import re
+import shutil
+import socket
+import statistics
+import subprocess
+import tempfile
+import time
+
+from measure import LOAD, QUICK, SERVER_PAIRS, environment, missing, row, section
+
+SECONDS = 1 if QUICK else 2
+DEADLINE_S = 20
+SBIN = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
+
+ASYNCIO = """
+import asyncio, sys
+async def serve(reader, writer):
+    try:
+        while True:
+            head = await reader.readuntil(b"\\r\\n\\r\\n")
+            close = b"close" in head.lower()
+            writer.write(b"HTTP/1.1 200 OK\\r\\nContent-Length: 3\\r\\n%s\\r\\nok\\n" %
+                         (b"Connection: close\\r\\n" if close else b""))
+            await writer.drain()
+            if close:
+                break
+    except (asyncio.IncompleteReadError, ConnectionError):
+        pass
+    writer.close()
+async def main():
+    server = await asyncio.start_server(serve, "127.0.0.1", int(sys.argv[1]), backlog=512)
+    await server.serve_forever()
+asyncio.run(main())
+"""
+
+NODE = """
+require("http").createServer((request, response) => response.end("ok\\n"))
+    .listen(+process.argv[2], "127.0.0.1", 511);
+"""
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return probe.getsockname()[1]
+
+
+def family_of(pid):
+    """The process and all that it started."""
+    found, rest = [], [pid]
+    while rest:
+        pid = rest.pop()
+        found.append(pid)
+        for children in glob.glob(f"/proc/{pid}/task/*/children"):
+            with open(children, encoding="ascii") as file:
+                rest += [int(child) for child in file.read().split()]
+    return found
+
+
+def processor_seconds(pid):
+    total = 0
+    for member in family_of(pid):
+        for path in glob.glob(f"/proc/{member}/task/*/schedstat"):
+            with open(path, encoding="ascii") as file:
+                total += int(file.read().split()[0])
+    return total / 1e9
+
+
+class Server:
+    """A server process on a port of its own, for the length of a `with`."""
+
+    def __init__(self, command, preloaded, backend=None):
+        self.place = tempfile.mkdtemp(prefix="sockleak-bench-")
+        os.chmod(self.place, 0o755)
+        self.port = free_port()
+        words = command(self.place, self.port, backend) if backend else command(self.place, self.port)
+        self.process = subprocess.Popen(words, cwd=self.place, stdin=subprocess.DEVNULL,
+                                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                                        env=environment(preloaded, log_path=f"{self.place}/leaks.%p")
+                                        if preloaded else environment(False))
+
+    def __enter__(self):
+        deadline = time.monotonic() + DEADLINE_S
+        while time.monotonic() < deadline:
+            try:
+                socket.create_connection(("127.0.0.1", self.port)).close()
+                return self
+            except ConnectionRefusedError:
+                time.sleep(0.01)
+        raise RuntimeError(f"{self.process.args[0]} does not listen")
+
+    def __exit__(self, *_):
+        self.process.terminate()
+        self.process.wait()
+        shutil.rmtree(self.place, ignore_errors=True)
+
+
+# --- servers ----------------------------------------------------------------------------------------
+
+def write(place, name, text):
+    path = os.path.join(place, name)
+    with open(path, "w", encoding="ascii") as file:
+        file.write(text)
+    return path
+
+
+def nginx(place, port):
+    write(place, "index.html", "ok\n")
+    config = write(place, "nginx.conf", f"""
+worker_processes 1; daemon off; pid {place}/pid; error_log /dev/null crit;
+events {{ worker_connections 512; }}
+http {{ access_log off; keepalive_requests 1000000;
+  client_body_temp_path {place}/a; proxy_temp_path {place}/b; fastcgi_temp_path {place}/c;
+  uwsgi_temp_path {place}/d; scgi_temp_path {place}/e;
+  server {{ listen 127.0.0.1:{port} backlog=512; root {place}; }} }}
+""")
+    return [shutil.which("nginx", path=SBIN), "-c", config]
+
+
+def haproxy(place, port, backend):
+    config = write(place, "haproxy.cfg", f"""
+global
+    nbthread 1
+defaults
+    mode http
+    timeout connect 5s
+    timeout client 30s
+    timeout server 30s
+frontend front
+    bind 127.0.0.1:{port}
+    default_backend back
+backend back
+    server nginx 127.0.0.1:{backend}
+""")
+    return [shutil.which("haproxy", path=SBIN), "-db", "-f", config]
+
+
+def redis(_, port):
+    return ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+
+
+def memcached(_, port):
+    return ["memcached", "-l", "127.0.0.1", "-p", str(port), "-t", "1", "-u", "nobody"]
+
+
+def asyncio(place, port):
+    return ["/usr/bin/python3", write(place, "server.py", ASYNCIO), str(port)]
+
+
+def node(place, port):
+    return ["node", write(place, "server.js", NODE), str(port)]
+
+
+# --- clients: each answers how many requests were served -----------------------------------------------
+
+def wrk(port, keep):
+    words = ["wrk", "-t1", "-c8", f"-d{SECONDS}s", f"http://127.0.0.1:{port}/"]
+    done = subprocess.run(words if keep else words[:1] + ["-H", "Connection: close"] + words[1:],
+                          env=environment(False), capture_output=True, text=True, check=True)
+    return int(re.search(r"(\d+) requests in", done.stdout).group(1))
+
+
+def load(question, end):
+    def ask(port, keep):
+        done = subprocess.run([LOAD, str(port), str(SECONDS), "keep" if keep else "short", question, end],
+                              env=environment(False), capture_output=True, text=True, check=True)
+        return int(done.stdout)
+    return ask
+
+
+def redis_benchmark(port, keep):
+    count = (60000 if keep else 20000) // (4 if QUICK else 1)
+    subprocess.run(["redis-benchmark", "-q", "-p", str(port), "-t", "get", "-c", "8", "-n", str(count),
+                    "-k", "1" if keep else "0"], env=environment(False), capture_output=True, check=True)
+    return count
+
+
+def one_run(command, client, keep, preloaded, backend):
+    """(microseconds of processor time for each request, requests a second)"""
+    with Server(command, preloaded, backend) as server:
+        before, begun = processor_seconds(server.process.pid), time.perf_counter()
+        served = client(server.port, keep)
+        seconds = time.perf_counter() - begun
+        return (processor_seconds(server.process.pid) - before) / served * 1e6, served / seconds
+
+
+def compare(name, command, client, keep, backend=None):
+    costs, rates = ([], []), ([], [])
+    for i in range(SERVER_PAIRS):
+        for preloaded in (False, True) if i % 2 == 0 else (True, False):
+            cost, rate = one_run(command, client, keep, preloaded, backend)
+            costs[preloaded].append(cost)
+            rates[preloaded].append(rate)
+    for what, (bare, ours), limit, at_least in (("CPU a request, us", costs, 1.03, False),
+                                                ("requests a second", rates, 0.98, True)):
+        ratios = [o / b for b, o in zip(bare, ours)]
+        row(f"{name}: {what}", statistics.median(bare), statistics.median(ours),
+            statistics.median(ratios), limit, "times bare", f"{min(ratios):.3f} to {max(ratios):.3f}", at_least)
+
+
+def measure():
+    section("Servers")
+    ping = load("get nothing\\r\\n", "END\\r\\n")
+    plans = [("nginx, keep-alive", nginx, wrk, True), ("nginx, a connection a request", nginx, wrk, False)]
+    if not QUICK:
+        plans += [("redis, kept connections", redis, redis_benchmark, True),
+                  ("redis, a connection a request", redis, redis_benchmark, False),
+                  ("memcached, kept connections", memcached, ping, True),
+                  ("memcached, a connection a request", memcached, ping, False),
+                  ("asyncio server, keep-alive", asyncio, wrk, True),
+                  ("asyncio server, a connection a request", asyncio, wrk, False),
+                  ("Node http server, keep-alive", node, wrk, True),
+                  ("Node http server, a connection a request", node, wrk, False)]
+    for name, command, client, keep in plans:
+        program = {"asyncio": "python3", "redis": "redis-server"}.get(command.__name__, command.__name__)
+        needed = [program] + {wrk: ["wrk"], redis_benchmark: ["redis-benchmark"]}.get(client, [])
+        absent = [each for each in needed if not shutil.which(each, path=SBIN)]
+        if absent:
+            missing(name, f"not installed: {', '.join(absent)}")
+        else:
+            compare(name, command, client, keep)
+    if QUICK or not all(shutil.which(each, path=SBIN) for each in ("haproxy", "nginx", "wrk")):
+        return
+    with Server(nginx, False) as back:
+        for name, keep in (("keep-alive", True), ("a connection a request", False)):
+            compare(f"haproxy before nginx, {name}", haproxy, wrk, keep, back.port)
