@@ -11,13 +11,13 @@
 #include <unistd.h>
 
 EXPORT int close(int fd) {
-    tracker_closing(fd);
+    tracker_closing(fd, CALLER);
     return real_close(fd);
 }
 
 int __close(int fd);
 EXPORT int __close(int fd) {
-    tracker_closing(fd);
+    tracker_closing(fd, CALLER);
     return real___close(fd);
 }
 
@@ -27,38 +27,38 @@ static int kernel_closes_ranges(void) {
     return sys_call(SYS_close_range, 1, 0, 0, 0, 0, 0) == -EINVAL;
 }
 
-void closing_range(unsigned first, unsigned last, unsigned flags) {
+void closing_range(unsigned first, unsigned last, unsigned flags, const void *caller) {
     // CLOEXEC closes nothing now. UNSHARE closes in this thread's new table only: the process's
     // other threads keep their sockets, and a process of one thread loses no truth, since a report
     // asks the kernel which sockets are open.
     if (flags == 0 && first <= last && tracker_active() && kernel_closes_ranges())
-        tracker_closing_range(first, last);
+        tracker_closing_range(first, last, caller);
 }
 
 EXPORT int close_range(unsigned first, unsigned last, int flags) {
-    closing_range(first, last, (unsigned)flags);
+    closing_range(first, last, (unsigned)flags, CALLER);
     return real_close_range(first, last, flags);
 }
 
 EXPORT void closefrom(int first) {
-    tracker_closing_range(first < 0 ? 0 : (unsigned)first, INT_MAX);
+    tracker_closing_range(first < 0 ? 0 : (unsigned)first, INT_MAX, CALLER);
     real_closefrom(first);
 }
 
 // A stream's descriptor is about to be closed inside libc, by a call that no preload library sees.
 // fileno takes no lock in glibc; of a stream without a descriptor it is -1 and sets errno.
-static void closing_stream(FILE *stream) {
+static void closing_stream(FILE *stream, const void *caller) {
     if (!tracker_active())
         return;
     int saved_errno = errno;
     int fd = fileno(stream);
     errno = saved_errno;
     if (fd >= 0)
-        tracker_closing(fd);
+        tracker_closing(fd, caller);
 }
 
 EXPORT int fclose(FILE *stream) {
-    closing_stream(stream);
+    closing_stream(stream, CALLER);
     return real_fclose(stream);
 }
 
@@ -76,12 +76,12 @@ static FILE *reopened(FILE *stream) {
 }
 
 EXPORT FILE *freopen(const char *path, const char *mode, FILE *stream) {
-    closing_stream(stream);
+    closing_stream(stream, CALLER);
     return reopened(real_freopen(path, mode, stream));
 }
 
 EXPORT FILE *freopen64(const char *path, const char *mode, FILE *stream) {
-    closing_stream(stream);
+    closing_stream(stream, CALLER);
     return reopened(real_freopen64(path, mode, stream));
 }
 
@@ -90,7 +90,7 @@ EXPORT FILE *freopen64(const char *path, const char *mode, FILE *stream) {
 EXPORT int daemon(int keep_directory, int keep_streams) {
     int result = real_daemon(keep_directory, keep_streams);
     if (result == 0 && !keep_streams && !owner_is_other_process()) {
-        tracker_closing_range(STDIN_FILENO, STDERR_FILENO);
+        tracker_closing_range(STDIN_FILENO, STDERR_FILENO, CALLER);
         output_remember_stderr();
     }
     return result;

@@ -4,6 +4,6 @@
 
 // Before close_range(2) with these arguments: tells the tracker what will be closed, where the
 // kernel will close it.
-void closing_range(unsigned first, unsigned last, unsigned flags);
+void closing_range(unsigned first, unsigned last, unsigned flags, const void *caller);
 
 #endif

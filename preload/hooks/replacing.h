@@ -10,7 +10,7 @@ struct replacement {
 
 // Before the call: `to` is closed by it, and its socket off the table until the result is known.
 // Onto itself dup2 does nothing, and dup3 fails.
-struct replacement replacing_begin(int fd, int to);
+struct replacement replacing_begin(int fd, int to, const void *caller);
 
 // After it. Returns `result`.
 int replacing_done(struct replacement replacement, int fd, int to, int result);

@@ -3,6 +3,7 @@
 #include "base/process.h"
 #include "base/sys.h"
 #include "ledger/backing.h"
+#include "ledger/sites.h"
 #include <errno.h>
 #include <signal.h>
 #include <string.h>
@@ -349,6 +350,7 @@ static int leave_parents_file(void) {
 }
 
 void ledger_prepare_fork(void) {
+    ledger_note_fork(); // in front of the fork, and of the copy: the child counts on from there
     ledger_fork_done_in_parent(); // a signal handler that forks between the two: the later one
                                   // counts
     if (ledger_exists() && backing.is_file)
@@ -381,11 +383,17 @@ int ledger_continue_in_child(void) {
     }
     struct ledger_header *header = ledger.header;
     memset(&header->counters, 0, sizeof header->counters);
+    site_continue_in_child();
     header->counters.inherited = inherited;
     header->process++;
     header->ended = ENDED_RUNNING;
     header->end_status = 0;
     header->snapshot_ns = 0;
+    header->exec_ns = 0; // another thread of the parent's may have been about to
+    // Not getppid(): where the parent ends at once, as a daemon's does, that is who adopts the
+    // child. A socket that both have is one finding, the parent's.
+    uint32_t forked_by = header->pid;
     describe_process(header);
+    header->parent_pid = forked_by;
     return 0;
 }

@@ -43,6 +43,13 @@ bool ledger_creation_failed(void);
 // True where the ledger is a file that outlives the process.
 bool ledger_is_file(void);
 
+// Something is about to make a process that has our descriptors too, if only until it calls exec:
+// what is open now may have another holder from here on. Does nothing without a ledger.
+static inline void ledger_note_fork(void) {
+    if (ledger_exists())
+        __atomic_fetch_add(&ledger.header->forks, 1, __ATOMIC_RELAXED);
+}
+
 // For pthread_atfork, in the thread that forks: where the ledger is a file, the copy for the child
 // is made before the fork, since its parent closes its own fds right after; and is given back in
 // the parent, also where the fork failed. Both do nothing without a file, or without a ledger.
@@ -66,6 +73,12 @@ int ledger_commit(enum ledger_region_id region, uint64_t bytes);
 // Hands out `count` adjacent elements of `element_bytes`. Returns the index of the first, or 0
 // where there is no room (no region has a usable element 0).
 uint64_t ledger_take(enum ledger_region_id region, uint64_t count, uint64_t element_bytes);
+
+// A string of LEDGER_STRINGS; "" for 0, where there was no room for it. Then there may be no memory
+// behind ledger.strings at all.
+static inline const char *ledger_string(uint64_t at) {
+    return at ? ledger.strings + at : "";
+}
 
 // --- records ------------------------------------------------------------------------------------
 
@@ -114,6 +127,10 @@ int ledger_fd_swap(int fd, uint32_t number, uint32_t *was);
 // Puts a record back in an fd's place if that is still empty, and passes the reference. Returns
 // false where it was not.
 bool ledger_fd_restore(int fd, uint32_t number);
+
+// Takes a record off an fd's place if it is what stands there, with its reference, for the caller
+// to release. Returns false where something else does.
+bool ledger_fd_remove(int fd, uint32_t number);
 
 // The highest fd that was ever in the table, plus 1.
 int ledger_fd_limit(void);

@@ -82,13 +82,32 @@ enum ledger_provenance {
 };
 
 enum ledger_record_flags {
-    RECORD_SHUT_RD = 1 << 0,     // own shutdown(SHUT_RD) or SHUT_RDWR
-    RECORD_SHUT_WR = 1 << 1,     // own shutdown(SHUT_WR) or SHUT_RDWR
-    RECORD_CONNECTED = 1 << 2,   // accept made it, or connect returned 0
-    RECORD_CONNECTING = 1 << 3,  // connect returned EINPROGRESS or was interrupted
-    RECORD_SHUTTING_RD = 1 << 4, // own shutdown(SHUT_RD) was begun
-    RECORD_FIN_FIRST = 1 << 5,   // own shutdown sent our FIN before the peer's had come
-    RECORD_FIN_SECOND = 1 << 6,  // and after it; neither: not known
+    RECORD_SHUT_RD = 1 << 0,        // own shutdown(SHUT_RD) or SHUT_RDWR
+    RECORD_SHUT_WR = 1 << 1,        // own shutdown(SHUT_WR) or SHUT_RDWR
+    RECORD_CONNECTED = 1 << 2,      // accept made it, or connect returned 0
+    RECORD_CONNECTING = 1 << 3,     // connect returned EINPROGRESS or was interrupted
+    RECORD_SHUTTING_RD = 1 << 4,    // own shutdown(SHUT_RD) was begun
+    RECORD_FIN_FIRST = 1 << 5,      // own shutdown sent our FIN before the peer's had come
+    RECORD_FIN_SECOND = 1 << 6,     // and after it; neither: not known
+    RECORD_CONNECT_FAILED = 1 << 7, // connect returned an error of the network's: refused, timeout
+    RECORD_FIN_IS_BOUND = 1 << 8,   // the FIN came at fin_ns, or before: see track/endings.h
+};
+
+// How a socket ended, in ledger_record.ending; and, of an active close, for how long our last bytes
+// had had no answer. 0 ms: they had one.
+enum ledger_ending {
+    ENDING_UNKNOWN,
+    ENDING_PASSIVE,
+    ENDING_ACTIVE,
+    ENDING_RESET,
+    ENDING_CONNECTING,
+    ENDING_SHARED,
+};
+#define LEDGER_ENDING(kind, waited_ms) ((uint32_t)(waited_ms) << 8 | (uint32_t)(kind))
+#define LEDGER_ENDING_KIND(ending) ((ending)&0xffu)
+#define LEDGER_ENDING_WAITED_MS(ending) ((ending) >> 8)
+enum {
+    LEDGER_ENDING_WAITED_MAX_MS = 0xffffff
 };
 
 enum ledger_address_family {
@@ -114,6 +133,10 @@ enum ledger_snapshot_flags {
     SNAPSHOT_STANDARD_STREAM = 1 << 5, // not seen born, and its only fds are 0, 1 or 2
     SNAPSHOT_READER_WENT_ON = 1 << 6,  // who read end of stream ends the process, or is gone
     SNAPSHOT_AGE_IS_BOUND = 1 << 7,    // state_age_ms may be too high: nothing tells when it began
+    SNAPSHOT_READER_SEEN_SINCE = 1 << 8, // who read end of stream has opened or read another since
+    SNAPSHOT_DATA_SENT = 1 << 9,         // by this side, ever
+    SNAPSHOT_DATA_RECEIVED = 1 << 10,    // by this side, ever
+    SNAPSHOT_ERROR_PENDING = 1 << 11,    // CLOSE, by an error that the program was not told yet
 };
 
 // Properties of a socket that make a leak likelier or last longer; known where `properties_known`.
@@ -204,7 +227,8 @@ struct ledger_record {
     uint16_t fd_count;               // at the snapshot
     int32_t first_fd;                // at the snapshot
     uint32_t forks; // the header's `forks` at birth: unlike now, a child may hold the socket too
-    uint32_t unused[2];
+    uint32_t fds_closed; // of its fds, while others stayed open
+    uint32_t ending;     // as it looked at the last close: see LEDGER_ENDING
     struct ledger_address local, peer;
     struct ledger_snapshot snapshot;
 };
@@ -225,11 +249,13 @@ struct ledger_stack {
     uint64_t closed_active;     // first: TIME_WAIT is on this side (RFC 9293, 3.6)
     uint64_t closed_reset;      // after a reset or another death of the connection
     uint64_t closed_connecting; // before the connection was made: a connect timeout, or given up
-    uint64_t closed_shared;     // a child made by fork may have held it too: nothing is known
-    uint64_t gave_up;           // of the active: our last bytes had no answer (a read timeout)
-    uint64_t gave_up_ms;        // and how long that had been, summed
-    uint32_t lifetime_max_ms;   // of the closed ones
-    uint32_t close_stack;       // of a recent active close
+    // A child made by fork may have held it too: nothing is known. Also, without being among
+    // `opened` and `closed`, those that a fork left to this process.
+    uint64_t closed_shared;
+    uint64_t gave_up;         // of the active: our last bytes had no answer (a read timeout)
+    uint64_t gave_up_ms;      // and how long that had been, summed
+    uint32_t lifetime_max_ms; // of the closed ones
+    uint32_t close_stack;     // of a recent active close
     // Lifetimes of the closed ones. Bucket 2n holds [2^n, 1.5*2^n) ms, 2n+1 holds [1.5*2^n,
     // 2^(n+1)); bucket 0 also what is shorter than 1 ms, the last one all that is longer.
     uint32_t lifetimes[LEDGER_LIFETIME_BUCKETS];
@@ -332,8 +358,8 @@ struct ledger_header {
     uint32_t stack_depth;   // options in force, from here
     uint32_t families;      // enum option_families
     uint32_t grace_ms, exit_grace_ms;
-    uint32_t forks;             // fork, vfork and posix_spawn calls so far
-    uint64_t exec_ns;           // when the last exec began; 0: none did, or it failed
+    uint32_t forks;   // fork, vfork and posix_spawn calls so far; a forked child counts on
+    uint64_t exec_ns; // when the last exec began; 0: none did, or it failed
     char exe[LEDGER_EXE_BYTES]; // NUL-terminated
     char cmdline[LEDGER_CMDLINE_BYTES];
 };

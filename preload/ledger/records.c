@@ -1,5 +1,6 @@
 // The records, and the table that finds them by fd.
 #include "ledger/ledger.h"
+#include "ledger/sites.h"
 #include <string.h>
 
 enum {
@@ -69,25 +70,24 @@ bool ledger_hold(uint32_t number) {
     return true;
 }
 
-static bool release(uint32_t number, uint64_t *counter) {
+static bool release(uint32_t number, bool by_close) {
     struct ledger_record *record = &ledger.records[number];
-    uint32_t birth_stack = record->birth_stack;
     if (__atomic_fetch_sub(&record->holders, 1, __ATOMIC_ACQ_REL) != 1)
         return false;
-    ledger_count(counter);
-    if (birth_stack)
-        ledger_count(&ledger.stacks[birth_stack].closed);
+    struct ledger_counters *counters = &ledger.header->counters;
+    ledger_count(by_close ? &counters->closed : &counters->closed_unseen);
+    site_count_ended(record, by_close);
     record->inode = 0;
     push_free(number);
     return true;
 }
 
 bool ledger_release(uint32_t number) {
-    return release(number, &ledger.header->counters.closed);
+    return release(number, true);
 }
 
 bool ledger_release_vanished(uint32_t number) {
-    return release(number, &ledger.header->counters.closed_unseen);
+    return release(number, false);
 }
 
 // --- file descriptors ---------------------------------------------------------------------------
@@ -143,6 +143,12 @@ bool ledger_fd_restore(int fd, uint32_t number) {
         return false;
     raise_fd_limit((uint64_t)(unsigned)fd + 1);
     return __atomic_compare_exchange_n(&ledger.fds[fd], &empty, number, false, __ATOMIC_ACQ_REL,
+                                       __ATOMIC_RELAXED);
+}
+
+bool ledger_fd_remove(int fd, uint32_t number) {
+    return ledger_fd(fd) == number &&
+           __atomic_compare_exchange_n(&ledger.fds[fd], &number, 0, false, __ATOMIC_ACQ_REL,
                                        __ATOMIC_RELAXED);
 }
 

@@ -153,7 +153,7 @@ static uint32_t add(const struct found *found) {
 // Is what stood there still what stands there? A plugin that was built anew has its old path.
 static bool is_same_file(const struct ledger_module *module, const struct found *now) {
     if (now->start != module->start || now->end != module->end ||
-        strcmp(now->path[0] ? now->path : ledger.header->exe, ledger.strings + module->path) != 0)
+        strcmp(now->path[0] ? now->path : ledger.header->exe, ledger_string(module->path)) != 0)
         return false;
     struct build_id id = build_id_of(now);
     return id.len_bytes == module->build_id_bytes &&

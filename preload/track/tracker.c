@@ -3,6 +3,8 @@
 #include "base/guard.h"
 #include "base/options.h"
 #include "base/sys.h"
+#include "ledger/sites.h"
+#include "track/endings.h"
 #include "track/stacks.h"
 #include "track/unwinder.h"
 #include <errno.h>
@@ -12,6 +14,15 @@
 #include <string.h>
 
 void (*tracker_on_first_birth)(void);
+void (*tracker_on_activity)(void);
+
+static void tell_activity(void) {
+    if (UNLIKELY(tracker_on_activity != NULL))
+        tracker_on_activity();
+}
+
+// glibc 2.32: whether no second thread was ever started. Weak, as an older one lacks it.
+extern char __libc_single_threaded __attribute__((weak));
 
 // gettid is a system call, and a thread has one number for life (a forked child's is reset).
 static THREAD_LOCAL uint32_t own_tid;
@@ -24,6 +35,13 @@ static uint32_t thread_id(void) {
 
 // --- the process --------------------------------------------------------------------------------
 
+// For the tools, which judge by the same rules where this process made no report.
+static void note_options(struct ledger_header *header) {
+    header->families = (uint32_t)options.families;
+    header->grace_ms = (uint32_t)options.grace_ms;
+    header->exit_grace_ms = (uint32_t)options.exit_grace_ms;
+}
+
 // Makes the ledger where there is none. False: there is none, or it is not ours.
 static bool begin(void) {
     if (UNLIKELY(owner_is_other_process()))
@@ -35,6 +53,7 @@ static bool begin(void) {
         if (created == 1) {
             clock_init();
             owner_claim();
+            note_options(ledger.header);
             if (tracker_on_first_birth)
                 tracker_on_first_birth();
         }
@@ -42,6 +61,13 @@ static bool begin(void) {
     if (UNLIKELY(owner_was_forked())) // _Fork or clone: no atfork handler ran
         tracker_continue_in_child();
     return ledger_exists();
+}
+
+void tracker_before_new_root(void) {
+    // In the child of a fork the loader's lock may be another thread's, who is not in it. Without
+    // libunwind stacks are one frame deep, and the report says so.
+    if (begin() && &__libc_single_threaded && __libc_single_threaded)
+        unwinder_ready();
 }
 
 void tracker_continue_in_child(void) {
@@ -55,12 +81,29 @@ void tracker_continue_in_child(void) {
 
 // --- records ------------------------------------------------------------------------------------
 
+// An fd's inode where it is a socket, else 0.
+static uint64_t socket_inode(int fd) {
+    struct stat status;
+    return sys_fstat(fd, &status) == 0 && S_ISSOCK(status.st_mode) ? status.st_ino : 0;
+}
+
+// Is it what stood at `fd` that is right, and the other too late? A program that closes a number
+// twice may close what another thread has just opened, before that thread is here; the number's
+// next owner is here first then.
+static bool is_overtaken(int fd, uint32_t number, uint32_t was) {
+    uint64_t inode = socket_inode(fd);
+    return inode && ledger_record(was)->inode == inode &&
+           (number == 0 || ledger_record(number)->inode != inode);
+}
+
 // Enters a record for `fd`, passing on its reference. What stood there was closed behind our back;
 // a socket whose fd is beyond the table (counted) is out of our sight from here on, too.
 static void enter(int fd, uint32_t number) {
     uint32_t was;
     if (ledger_fd_swap(fd, number, &was) < 0)
         was = number;
+    else if (UNLIKELY(was) && is_overtaken(fd, number, was))
+        ledger_fd_swap(fd, was, &was);
     if (was)
         ledger_release_vanished(was);
 }
@@ -81,20 +124,14 @@ static uint32_t new_record(uint64_t inode, const struct tracker_birth *birth) {
     // An adopted socket was opened elsewhere: the stack of its first use would be a false origin.
     if (birth->provenance != PROVENANCE_ADOPTED)
         record->birth_stack = stack_capture(birth->caller);
+    record->forks = __atomic_load_n(&ledger.header->forks, __ATOMIC_RELAXED);
     ledger_count(&ledger.header->counters.born);
-    if (record->birth_stack)
-        ledger_count(&ledger.stacks[record->birth_stack].opened);
+    site_count_opened(record);
     return number;
 }
 
-// An fd's inode where it is a socket, else 0.
-static uint64_t socket_inode(int fd) {
-    struct stat status;
-    return sys_fstat(fd, &status) == 0 && S_ISSOCK(status.st_mode) ? status.st_ino : 0;
-}
-
-static void copy_address(struct ledger_address *out, const struct sockaddr *address,
-                         socklen_t bytes) {
+void tracker_copy_address(struct ledger_address *out, const struct sockaddr *address,
+                          socklen_t bytes) {
     struct sockaddr_in6 copy = {0};
     if (!address || bytes < sizeof(sa_family_t))
         return;
@@ -119,8 +156,10 @@ void tracker_born(int fd, const struct tracker_birth *birth) {
     if (!begin())
         return;
     uint64_t inode = socket_inode(fd);
-    if (inode)
-        enter(fd, new_record(inode, birth));
+    if (inode == 0)
+        return;
+    enter(fd, new_record(inode, birth));
+    tell_activity();
 }
 
 void tracker_accepted(int listener, int fd, enum ledger_call call, const void *caller) {
@@ -141,6 +180,7 @@ void tracker_accepted(int listener, int fd, enum ledger_call call, const void *c
     if (number)
         ledger_record(number)->flags = RECORD_CONNECTED;
     enter(fd, number);
+    tell_activity();
 }
 
 void tracker_received(int fd, enum ledger_call call, const void *caller) {
@@ -166,18 +206,26 @@ void tracker_connected(int fd, const struct sockaddr *peer, socklen_t peer_bytes
     if (number == 0)
         return;
     struct ledger_record *record = ledger_record(number);
+    if (error == ECONNREFUSED || error == ETIMEDOUT || error == EHOSTUNREACH ||
+        error == ENETUNREACH)
+        __atomic_fetch_or(&record->flags, RECORD_CONNECT_FAILED, __ATOMIC_RELAXED);
     // A socket may be connected again, or by AF_UNSPEC disconnected (connect(2)): what it was told
     // is history then.
     bool disconnected = peer && error == 0 && peer->sa_family == AF_UNSPEC;
-    if (error == 0 || error == EINPROGRESS || error == EINTR) {
-        record->eof_ns = record->error_ns = 0;
+    // The second call for a connection that was under way tells only that it was made since.
+    if (error == 0 && !disconnected && (record->flags & RECORD_CONNECTING)) {
+        __atomic_fetch_or(&record->flags, RECORD_CONNECTED, __ATOMIC_RELEASE);
+        __atomic_fetch_and(&record->flags, (uint16_t)~RECORD_CONNECTING, __ATOMIC_RELEASE);
+        record->process = ledger.header->process;
+    } else if (error == 0 || error == EINPROGRESS || error == EINTR) {
+        record->eof_ns = record->error_ns = record->fin_ns = 0;
         record->eof_stack = record->error_stack = LEDGER_NO_STACK;
         record->eof_call = record->error_call = CALL_UNKNOWN;
         record->error = 0;
         record->process = ledger.header->process;
         record->flags = disconnected ? 0 : error == 0 ? RECORD_CONNECTED : RECORD_CONNECTING;
         memset(&record->peer, 0, sizeof record->peer);
-        copy_address(&record->peer, peer, peer_bytes);
+        tracker_copy_address(&record->peer, peer, peer_bytes);
     }
     ledger_release(number);
 }
@@ -188,16 +236,19 @@ void tracker_connected(int fd, const struct sockaddr *peer, socklen_t peer_bytes
 // see ended it (another process's), and where another thread closed the socket while this one was
 // in its read, and opened another that has the number now. So the kernel is asked, once a socket:
 // TCP by its state, and by poll what has none: AF_UNIX, and MPTCP, whose TCP_INFO is a subflow's.
-static bool stream_ended(const struct ledger_record *record, int fd) {
-    uint8_t state;
-    unsigned bytes = sizeof state; // the first member of struct tcp_info
-    if (record->protocol != IPPROTO_MPTCP &&
-        sys_getsockopt(fd, IPPROTO_TCP, TCP_INFO, &state, &bytes) == 0)
-        return state == STATE_CLOSE_WAIT || state == STATE_LAST_ACK || state == STATE_CLOSING ||
-               state == STATE_TIME_WAIT || state == STATE_CLOSE;
+// `told` gets what TCP_INFO says.
+static bool stream_ended(const struct ledger_record *record, int fd, struct ending_eof *told) {
+    *told = (struct ending_eof){0};
+    // Our FIN went first, and that was asked of the kernel: a third system call in a socket's life
+    // would tell nothing that a verdict rests on.
+    if (record->flags & RECORD_FIN_FIRST)
+        return true;
+    if (record->protocol != IPPROTO_MPTCP && ending_ask_eof(fd, told))
+        return told->ended;
     struct pollfd poll = {.fd = fd, .events = POLLRDHUP};
     struct timespec at_once = {0};
-    return sys_call(SYS_ppoll, (long)&poll, 1, (long)&at_once, 0, 0, 0) == 1 &&
+    // Where the kernel does not answer, the read is believed.
+    return sys_call(SYS_ppoll, (long)&poll, 1, (long)&at_once, 0, 0, 0) < 0 ||
            (poll.revents & (POLLRDHUP | POLLHUP));
 }
 
@@ -223,8 +274,12 @@ void tracker_read_nothing(int fd, enum ledger_call call, const void *caller) {
     if (number == 0)
         return;
     struct ledger_record *record = ledger_record(number);
+    struct ending_eof told;
     if (is_stream(record, fd) && !(record->flags & (RECORD_SHUT_RD | RECORD_SHUTTING_RD)) &&
-        record->eof_ns == 0 && stream_ended(record, fd)) {
+        record->eof_ns == 0 && stream_ended(record, fd, &told)) {
+        record->fin_ns = told.fin_ns;
+        if (told.is_bound)
+            __atomic_fetch_or(&record->flags, RECORD_FIN_IS_BOUND, __ATOMIC_RELAXED);
         record->eof_stack = stack_capture(caller);
         record->eof_call = (uint8_t)call;
         record->eof_tid = thread_id();
@@ -232,6 +287,7 @@ void tracker_read_nothing(int fd, enum ledger_call call, const void *caller) {
         __atomic_store_n(&record->eof_ns, clock_now_ns(), __ATOMIC_RELEASE);
     }
     ledger_release(number);
+    tell_activity();
 }
 
 void tracker_read_failed(int fd, enum ledger_call call, int error, const void *caller) {
@@ -262,6 +318,8 @@ uint32_t tracker_shutdown_begin(int fd, int how, const void *caller) {
     // taken for the peer's FIN.
     if (number && how != SHUT_WR)
         __atomic_fetch_or(&ledger_record(number)->flags, RECORD_SHUTTING_RD, __ATOMIC_ACQ_REL);
+    if (number && how != SHUT_RD)
+        ending_note_fin_order(ledger_record(number), fd);
     return number;
 }
 
@@ -279,28 +337,41 @@ void tracker_shutdown_done(uint32_t kept, int how, bool succeeded, const void *c
         }
         record->process = ledger.header->process;
         __atomic_fetch_or(&record->flags, flags, __ATOMIC_RELEASE);
-    } else if (how != SHUT_WR) {
-        __atomic_fetch_and(&record->flags, (uint16_t)~RECORD_SHUTTING_RD, __ATOMIC_RELEASE);
+    } else {
+        flags = how != SHUT_WR ? RECORD_SHUTTING_RD : 0;
+        if (how != SHUT_RD && !(record->flags & RECORD_SHUT_WR))
+            flags |= RECORD_FIN_FIRST | RECORD_FIN_SECOND;
+        __atomic_fetch_and(&record->flags, (uint16_t)~flags, __ATOMIC_RELEASE);
     }
     ledger_release(kept);
 }
 
 // --- deaths -------------------------------------------------------------------------------------
 
-void tracker_closing(int fd) {
+// Takes the socket off the table, and asks how it ends while it is still there. A second thread
+// that closes the same number meanwhile finds nothing in the table.
+static uint32_t take_off(int fd, const void *caller) {
+    uint32_t was = 0;
+    if (ledger_fd_swap(fd, 0, &was) == 0 && was)
+        ending_note(was, fd, caller);
+    return was;
+}
+
+void tracker_closing(int fd, const void *caller) {
     if (!tracker_active() || ledger_fd(fd) == 0 || !begin())
         return;
-    uint32_t was;
-    if (ledger_fd_swap(fd, 0, &was) == 0 && was)
+    tell_activity(); // not behind it: a report must not find the socket open, and in no table
+    uint32_t was = take_off(fd, caller);
+    if (was)
         ledger_release(was);
 }
 
-void tracker_closing_range(unsigned first, unsigned last) {
+void tracker_closing_range(unsigned first, unsigned last, const void *caller) {
     if (!tracker_active() || !begin())
         return;
     unsigned limit = (unsigned)ledger_fd_limit();
     for (unsigned fd = first; fd < limit && fd <= last; fd++)
-        tracker_closing((int)fd);
+        tracker_closing((int)fd, caller);
 }
 
 // --- dup ----------------------------------------------------------------------------------------
@@ -318,11 +389,8 @@ void tracker_dup_done(uint32_t kept, int fd) {
         ledger_release(kept);
 }
 
-uint32_t tracker_replace_begin(int fd) {
-    uint32_t was = 0;
-    if (tracker_active() && begin() && ledger_fd(fd) != 0)
-        ledger_fd_swap(fd, 0, &was);
-    return was;
+uint32_t tracker_replace_begin(int fd, const void *caller) {
+    return tracker_active() && begin() && ledger_fd(fd) != 0 ? take_off(fd, caller) : 0;
 }
 
 void tracker_replace_done(uint32_t kept, int fd, bool replaced) {

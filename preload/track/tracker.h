@@ -20,6 +20,10 @@
 // with sockets needs (signal handlers). Set before.
 extern void (*tracker_on_first_birth)(void);
 
+// Called, where it is set, after births and ends of stream, and before closes: nothing is held, and
+// the ledger says what the kernel says.
+extern void (*tracker_on_activity)(void);
+
 struct tracker_birth {
     enum ledger_call call;
     enum ledger_provenance provenance;
@@ -32,6 +36,10 @@ struct tracker_birth {
 static inline bool tracker_active(void) {
     return ledger_exists() && !owner_is_other_process();
 }
+
+// The process is about to get another root (chroot, pivot_root), in which neither the directory for
+// ledgers nor libunwind need be found: what the first birth would make is made now.
+void tracker_before_new_root(void);
 
 // A new socket. One fstat, for the inode.
 void tracker_born(int fd, const struct tracker_birth *birth);
@@ -54,16 +62,17 @@ void tracker_read_nothing(int fd, enum ledger_call call, const void *caller);
 // A read failed with `error`.
 void tracker_read_failed(int fd, enum ledger_call call, int error, const void *caller);
 
-// Before and after shutdown(2). `how` is SHUT_RD, SHUT_WR or SHUT_RDWR; the answer of the first
-// goes into the second.
+// Before and after shutdown(2). One getsockopt before the first that sends our FIN. `how` is
+// SHUT_RD, SHUT_WR or SHUT_RDWR; the answer of the first goes into the second.
 uint32_t tracker_shutdown_begin(int fd, int how, const void *caller);
 void tracker_shutdown_done(uint32_t kept, int how, bool succeeded, const void *caller);
 
-// Before a close.
-void tracker_closing(int fd);
+// Before a close. One getsockopt, where this is the last fd of a TCP connection whose end was not
+// seen otherwise.
+void tracker_closing(int fd, const void *caller);
 
 // Before a close of all fds from `first` to `last`, both included.
-void tracker_closing_range(unsigned first, unsigned last);
+void tracker_closing_range(unsigned first, unsigned last, const void *caller);
 
 // Before a dup: keeps the socket of `fd` known until the call has returned. Pass the answer to
 // tracker_dup_done() (0: no socket of ours).
@@ -74,8 +83,19 @@ void tracker_dup_done(uint32_t kept, int fd);
 
 // Before a dup2 or dup3 that replaces `fd`, which fails more often than a close: takes the socket
 // off the table, and tracker_replace_done() says whether it is gone, or puts it back.
-uint32_t tracker_replace_begin(int fd);
+uint32_t tracker_replace_begin(int fd, const void *caller);
 void tracker_replace_done(uint32_t kept, int fd, bool replaced);
+
+// A call is about to make a process that has our descriptors, too, if only until it executes
+// another program: before vfork, posix_spawn, and whatever forks without its atfork handlers.
+static inline void tracker_note_fork(void) {
+    if (tracker_active())
+        ledger_note_fork();
+}
+
+// An address of the program's, as the ledger keeps it; ADDRESS_NONE for another family.
+void tracker_copy_address(struct ledger_address *out, const struct sockaddr *address,
+                          socklen_t bytes);
 
 // In a forked child, before anything else touches the ledger.
 void tracker_continue_in_child(void);

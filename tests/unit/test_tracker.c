@@ -45,7 +45,7 @@ static const struct ledger_counters *counters(void) {
 }
 
 static void close_tracked(int fd) {
-    tracker_closing(fd);
+    tracker_closing(fd, NULL);
     close(fd);
 }
 
@@ -53,11 +53,11 @@ static void close_tracked(int fd) {
 
 ISOLATED(a_process_without_sockets_has_no_ledger) {
     make();
-    tracker_closing(3);
-    tracker_closing_range(0, ~0u);
+    tracker_closing(3, NULL);
+    tracker_closing_range(0, ~0u, NULL);
     assert_int_equal(tracker_dup_begin(0), 0);
     tracker_dup_done(0, 5);
-    tracker_replace_done(tracker_replace_begin(5), 5, true);
+    tracker_replace_done(tracker_replace_begin(5, NULL), 5, true);
     tracker_read_failed(0, CALL_READ, ECONNRESET, caller);
     tracker_read_nothing(0, CALL_READ, caller);
     assert_false(ledger_exists());
@@ -217,9 +217,9 @@ ISOLATED(a_close_ends_the_socket_and_is_counted_for_its_stack) {
 ISOLATED(closing_what_was_never_told_of_is_nothing) {
     make();
     born(AF_INET, SOCK_STREAM);
-    tracker_closing(-1);
-    tracker_closing(INT32_MAX);
-    tracker_closing(0);
+    tracker_closing(-1, NULL);
+    tracker_closing(INT32_MAX, NULL);
+    tracker_closing(0, NULL);
     assert_int_equal(counters()->closed, 0);
 }
 
@@ -233,12 +233,12 @@ ISOLATED(a_range_closes_both_its_ends_and_nothing_beyond) {
         close(fd);
         tracker_received(fds[i], CALL_RECVMSG, caller);
     }
-    tracker_closing_range((unsigned)fds[1], (unsigned)fds[3]);
+    tracker_closing_range((unsigned)fds[1], (unsigned)fds[3], NULL);
     for (int i = 0; i < 5; i++)
         assert_int_equal(ledger_fd(fds[i]) != 0, i == 0 || i == 4);
-    tracker_closing_range(0, ~0u);
+    tracker_closing_range(0, ~0u, NULL);
     assert_int_equal(counters()->closed, 5);
-    tracker_closing_range(10, 5); // EINVAL for the kernel
+    tracker_closing_range(10, 5, NULL); // EINVAL for the kernel
 }
 
 // --- dup ----------------------------------------------------------------------------------------
@@ -286,7 +286,7 @@ ISOLATED(a_dup_over_a_socket_closes_it) {
     make();
     int fd = born(AF_INET, SOCK_STREAM), other = born(AF_INET, SOCK_STREAM);
     uint32_t first = ledger_fd(fd), kept = tracker_dup_begin(fd);
-    uint32_t replaced = tracker_replace_begin(other);
+    uint32_t replaced = tracker_replace_begin(other, NULL);
     assert_int_not_equal(replaced, 0);
     assert_int_equal(ledger_fd(other), 0);
     assert_int_equal(dup2(fd, other), other);
@@ -301,7 +301,7 @@ ISOLATED(a_dup_over_a_socket_closes_it) {
 ISOLATED(a_failed_dup_over_a_socket_puts_it_back) {
     make();
     int fd = born(AF_INET, SOCK_STREAM);
-    uint32_t number = ledger_fd(fd), replaced = tracker_replace_begin(fd);
+    uint32_t number = ledger_fd(fd), replaced = tracker_replace_begin(fd, NULL);
     tracker_replace_done(replaced, fd, false);
     assert_int_equal(ledger_fd(fd), number);
     assert_int_equal(record_of(fd)->holders, 1);
@@ -311,7 +311,7 @@ ISOLATED(a_failed_dup_over_a_socket_puts_it_back) {
 ISOLATED(what_was_put_back_gives_way_to_what_came_meanwhile) {
     make();
     int fd = born(AF_INET, SOCK_STREAM);
-    uint32_t old = ledger_fd(fd), replaced = tracker_replace_begin(fd);
+    uint32_t old = ledger_fd(fd), replaced = tracker_replace_begin(fd, NULL);
     close(fd);
     assert_int_equal(born(AF_INET, SOCK_STREAM), fd); // by another thread
     uint32_t newer = ledger_fd(fd);
@@ -362,11 +362,11 @@ ISOLATED(a_vfork_childs_closes_do_not_touch_the_parents_ledger) {
     int fd = born(AF_INET, SOCK_STREAM);
     owner_vfork_depth = 1;
     assert_false(tracker_active());
-    tracker_closing(fd);
-    tracker_closing_range(0, ~0u);
+    tracker_closing(fd, NULL);
+    tracker_closing_range(0, ~0u, NULL);
     int copy = dup(fd);
     tracker_dup_done(tracker_dup_begin(fd), copy);
-    tracker_replace_done(tracker_replace_begin(fd), fd, true);
+    tracker_replace_done(tracker_replace_begin(fd, NULL), fd, true);
     tracker_received(fd, CALL_RECVMSG, caller);
     owner_vfork_depth = 0;
     assert_int_equal(record_of(fd)->holders, 1);
@@ -382,7 +382,7 @@ ISOLATED(errno_is_left_alone) {
     tracker_received(fd, CALL_RECVMSG, caller);
     tracker_received(-1, CALL_RECVMSG, caller);
     tracker_dup_done(tracker_dup_begin(fd), -1);
-    tracker_closing(fd);
+    tracker_closing(fd, NULL);
     assert_int_equal(errno, EXDEV);
 }
 

@@ -191,7 +191,7 @@ ISOLATED(a_files_end_is_nothing_of_ours) {
 
 ISOLATED(a_socket_first_seen_at_its_end_is_adopted_without_a_false_origin) {
     connected();
-    tracker_closing(pair.ours); // unknown again
+    tracker_closing(pair.ours, NULL); // unknown again
     peer_closes(&pair);
     read_once(pair.ours);
     const struct ledger_record *record = record_of(pair.ours);
@@ -321,10 +321,12 @@ ISOLATED(a_connect_under_way_is_not_yet_connected) {
     assert_int_equal(record_of(fd)->peer.port, 443);
 }
 
-ISOLATED(a_refused_connect_leaves_the_record_alone) {
+ISOLATED(a_refused_connect_is_noted_as_one_that_failed) {
     int fd = unconnected();
-    tell_connect(fd, ECONNREFUSED);
+    tell_connect(fd, EADDRNOTAVAIL); // of this machine's doing, not of the network's
     assert_int_equal(record_of(fd)->flags, 0);
+    tell_connect(fd, ECONNREFUSED);
+    assert_int_equal(record_of(fd)->flags, RECORD_CONNECT_FAILED);
     assert_int_equal(record_of(fd)->peer.family, ADDRESS_NONE);
 }
 
@@ -386,7 +388,7 @@ int main(void) {
         cmocka_unit_test(a_connect_records_the_peer),
         cmocka_unit_test(an_ipv6_peer_is_recorded_with_its_scope),
         cmocka_unit_test(a_connect_under_way_is_not_yet_connected),
-        cmocka_unit_test(a_refused_connect_leaves_the_record_alone),
+        cmocka_unit_test(a_refused_connect_is_noted_as_one_that_failed),
         cmocka_unit_test(a_socket_connected_again_starts_anew),
         cmocka_unit_test(a_connect_adopts_an_unknown_socket),
         cmocka_unit_test(an_inherited_socket_that_the_child_connects_is_the_childs),

@@ -1,0 +1,176 @@
+#include "track/endings.h"
+#include "base/clock.h"
+#include "base/sys.h"
+#include "ledger/sites.h"
+#include "track/stacks.h"
+#include <errno.h>
+#include <linux/tcp.h>
+#include <netinet/in.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#ifndef IPPROTO_MPTCP
+#define IPPROTO_MPTCP 262
+#endif
+
+enum {
+    // tcpi_last_* count in the kernel's ticks of up to 10 ms (CONFIG_HZ=100): less is no waiting.
+    WAIT_MIN_MS = 20,
+    ACK_DELAY_MAX_MS = 500
+};
+
+// Unknown members are zero: an older kernel writes less (tcp(7)).
+static bool ask(int fd, struct tcp_info *info) {
+    memset(info, 0, sizeof *info);
+    unsigned bytes = sizeof *info;
+    return sys_getsockopt(fd, IPPROTO_TCP, TCP_INFO, info, &bytes) == 0;
+}
+
+// TCP_INFO of an MPTCP socket is a subflow's. 0: not told at birth, see accept.
+static bool may_be_tcp(const struct ledger_record *record) {
+    return (record->family == 0 || record->family == AF_INET || record->family == AF_INET6) &&
+           (record->type == 0 || record->type == SOCK_STREAM) && record->protocol != IPPROTO_MPTCP;
+}
+
+static bool was_connected(const struct tcp_info *info) {
+    return info->tcpi_bytes_acked || info->tcpi_bytes_received || info->tcpi_rtt;
+}
+
+// --- end of stream ------------------------------------------------------------------------------
+
+// Every segment has an ACK, the FIN too, and tcpi_last_ack_recv tells of the last one. That is the
+// FIN, unless this side has sent behind it, and was acknowledged: within a round trip and the delay
+// of an ACK (RFC 9293, 3.8.6.3: less than 0.5 s).
+static void when_fin_came(const struct tcp_info *info, struct ending_eof *out) {
+    uint64_t now = clock_now_ns(), age_ns = (uint64_t)info->tcpi_last_ack_recv * 1000000;
+    uint64_t acknowledged_in_ms = ACK_DELAY_MAX_MS + info->tcpi_rtt / 1000;
+    out->fin_ns = age_ns < now ? now - age_ns : 0;
+    out->is_bound = info->tcpi_data_segs_out &&
+                    info->tcpi_last_data_sent < info->tcpi_last_ack_recv + acknowledged_in_ms;
+}
+
+bool ending_ask_eof(int fd, struct ending_eof *out) {
+    struct tcp_info info;
+    *out = (struct ending_eof){0};
+    if (!ask(fd, &info))
+        return false;
+    switch (info.tcpi_state) {
+    case STATE_CLOSE_WAIT:
+        when_fin_came(&info, out);
+        out->ended = true;
+        break;
+    case STATE_LAST_ACK:
+    case STATE_CLOSING:
+    case STATE_TIME_WAIT:
+        out->ended = true;
+        break;
+    case STATE_CLOSE: // a refused connection reads 0, too, once its error was told
+        out->ended = was_connected(&info);
+        break;
+    default:
+        break;
+    }
+    return true;
+}
+
+// --- shutdown -----------------------------------------------------------------------------------
+
+// Where our FIN will stand; 0 where that is not known.
+static uint16_t fin_order(const struct ledger_record *record, int fd) {
+    struct tcp_info info;
+    if (record->eof_ns)
+        return RECORD_FIN_SECOND;
+    if (!(record->flags & (RECORD_CONNECTED | RECORD_CONNECTING)) || !ask(fd, &info))
+        return 0;
+    if (info.tcpi_state == STATE_CLOSE_WAIT)
+        return RECORD_FIN_SECOND;
+    bool is_open = info.tcpi_state == STATE_ESTABLISHED || info.tcpi_state == STATE_SYN_RECV;
+    return is_open ? RECORD_FIN_FIRST : 0;
+}
+
+void ending_note_fin_order(struct ledger_record *record, int fd) {
+    const uint16_t known = RECORD_SHUT_WR | RECORD_FIN_FIRST | RECORD_FIN_SECOND;
+    if (may_be_tcp(record) && !(record->flags & known))
+        __atomic_fetch_or(&record->flags, fin_order(record, fd), __ATOMIC_ACQ_REL);
+}
+
+// --- close --------------------------------------------------------------------------------------
+
+// For how long a client's last bytes have had no answer; 0 where they had one, or nothing was sent.
+// In the same tick the answer is taken to be the later one, unless there never was any.
+static uint32_t waited_ms(const struct ledger_record *record, const struct tcp_info *info) {
+    bool is_client = record->birth_call != CALL_ACCEPT && record->birth_call != CALL_ACCEPT4;
+    bool is_unanswered =
+        info->tcpi_data_segs_in == 0 || info->tcpi_last_data_sent < info->tcpi_last_data_recv;
+    uint32_t ms = info->tcpi_last_data_sent;
+    if (!is_client || info->tcpi_data_segs_out == 0 || !is_unanswered || ms < WAIT_MIN_MS ||
+        ms <= info->tcpi_rtt / 1000) // an answer could not have come yet
+        return 0;
+    return ms < LEDGER_ENDING_WAITED_MAX_MS ? ms : LEDGER_ENDING_WAITED_MAX_MS;
+}
+
+// Data that was not read is thrown away by a close, with a reset and without TIME_WAIT (RFC 2525,
+// 2.17); to ask for that, too, would be one more system call in each socket's life.
+static uint32_t ending_by_state(const struct ledger_record *record, const struct tcp_info *info,
+                                bool is_shared) {
+    switch (info->tcpi_state) {
+    case STATE_ESTABLISHED:
+    case STATE_SYN_RECV:
+    case STATE_FIN_WAIT1: // shut down by a call that we did not see
+    case STATE_FIN_WAIT2:
+    case STATE_CLOSING:
+        return is_shared ? ENDING_SHARED : LEDGER_ENDING(ENDING_ACTIVE, waited_ms(record, info));
+    case STATE_CLOSE_WAIT:
+    case STATE_LAST_ACK:
+        return ENDING_PASSIVE;
+    case STATE_SYN_SENT:
+        return ENDING_CONNECTING;
+    case STATE_CLOSE:
+        if (record->flags & RECORD_SHUT_WR) // both FINs, in an order that we were not told
+            return ENDING_UNKNOWN;
+        return (record->flags & RECORD_CONNECTED) || was_connected(info) ? ENDING_RESET
+                                                                         : ENDING_CONNECTING;
+    default:
+        return ENDING_UNKNOWN;
+    }
+}
+
+static uint32_t ending_of(const struct ledger_record *record, int fd) {
+    if (!may_be_tcp(record))
+        return ENDING_UNKNOWN;
+    if ((record->error && (record->flags & RECORD_CONNECTED)) || record->error == ECONNRESET ||
+        record->error == EPIPE) // the others may also come from the attempt to connect
+        return ENDING_RESET;
+    if (record->flags & RECORD_FIN_FIRST)
+        return ENDING_ACTIVE;
+    if (record->eof_ns || (record->flags & RECORD_FIN_SECOND))
+        return ENDING_PASSIVE;
+    if (record->flags & RECORD_CONNECT_FAILED)
+        return ENDING_CONNECTING;
+    // Who sent it to us may have kept it.
+    bool is_shared =
+        record->forks != ledger.header->forks || record->provenance == PROVENANCE_RECEIVED;
+    if (site_is_inherited(record))
+        return ENDING_SHARED;
+    struct tcp_info info;
+    if (!(record->flags & (RECORD_CONNECTED | RECORD_CONNECTING)) || !ask(fd, &info))
+        return record->provenance == PROVENANCE_RECEIVED ? ENDING_SHARED : ENDING_UNKNOWN;
+    return ending_by_state(record, &info, is_shared);
+}
+
+void ending_note(uint32_t number, int fd, const void *caller) {
+    struct ledger_record *record = ledger_record(number);
+    if (__atomic_load_n(&record->holders, __ATOMIC_ACQUIRE) > 1) {
+        // Another fd has it. Or only somebody who looks at it now, and then it ends as was noted
+        // before: seldom, and not worth a system call for each dup.
+        __atomic_fetch_add(&record->fds_closed, 1, __ATOMIC_RELAXED);
+        return;
+    }
+    if (record->birth_stack == LEDGER_NO_STACK)
+        return;
+    record->ending = ending_of(record, fd);
+    if (LEDGER_ENDING_KIND(record->ending) == ENDING_ACTIVE &&
+        site_wants_close_stack(record->birth_stack))
+        __atomic_store_n(&ledger.stacks[record->birth_stack].close_stack, stack_capture(caller),
+                         __ATOMIC_RELAXED);
+}
