@@ -1,6 +1,7 @@
 #include "report/facts.h"
 #include "base/clock.h"
 #include "base/sys.h"
+#include <fcntl.h>
 #include <linux/sockios.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
@@ -24,11 +25,23 @@ static int socket_option(int fd, int name) {
 }
 
 static void look_at_kind(struct ledger_record *record, int fd) {
-    if (record->family && record->type && record->protocol)
-        return;
-    record->family = (uint16_t)socket_option(fd, SO_DOMAIN);
-    record->type = (uint16_t)socket_option(fd, SO_TYPE);
-    record->protocol = (uint16_t)socket_option(fd, SO_PROTOCOL);
+    // Asked also where it seems known: accept takes it over from the listener's record, which is
+    // another socket's where something went past us. A refusal (0) changes nothing.
+    int domain = socket_option(fd, SO_DOMAIN), type = socket_option(fd, SO_TYPE);
+    int protocol = socket_option(fd, SO_PROTOCOL);
+    record->family = domain ? (uint16_t)domain : record->family;
+    record->type = type ? (uint16_t)type : record->type;
+    record->protocol = protocol ? (uint16_t)protocol : record->protocol;
+}
+
+// Some seccomp filters refuse getsockopt, and then nothing says whether this is a leak. A TCP
+// socket always has a protocol.
+bool facts_are_missing(const struct ledger_record *record) {
+    bool inet = record->family == AF_INET || record->family == AF_INET6;
+    bool tcp = record->protocol == 0 || record->protocol == IPPROTO_TCP;
+    return record->family == 0 || record->type == 0 ||
+           (inet && record->type == SOCK_STREAM && tcp &&
+            !(record->snapshot.flags & SNAPSHOT_HAS_TCP_INFO));
 }
 
 static void store_address(struct ledger_address *out, const struct sockaddr_in6 *address) {
@@ -90,6 +103,8 @@ static void look_at_age(const struct ledger_record *record, struct ledger_snapsh
     bool told = record->error_ns || record->eof_ns;
     uint32_t told_ms = since_ms(record->error_ns ? record->error_ns : record->eof_ns, now);
     uint32_t age_ms = info->tcpi_last_ack_recv;
+    if (snapshot->state == STATE_CLOSE_WAIT && record->fin_ns) // as it was told at end of stream
+        age_ms = since_ms(record->fin_ns, now);
     if (snapshot->state == STATE_CLOSE && !told && !(record->flags & RECORD_SHUT_WR)) {
         age_ms = smaller(age_ms, smaller(info->tcpi_last_data_recv, info->tcpi_last_data_sent));
         snapshot->flags |= SNAPSHOT_AGE_IS_BOUND;
@@ -102,12 +117,13 @@ static void look_at_age(const struct ledger_record *record, struct ledger_snapsh
 }
 
 // What poll(2) sees of the peer, for sockets whose state no option tells: POLLRDHUP where it is
-// gone or has shut down its side, POLLHUP where both sides have. 0 where poll fails.
+// gone or has shut down its side, POLLHUP where both sides have; POLLERR where an error waits to be
+// told. 0 where poll fails.
 static int hangup_of(int fd) {
     struct pollfd poll = {.fd = fd, .events = POLLRDHUP};
     struct timespec at_once = {0};
     long count = sys_call(SYS_ppoll, (long)&poll, 1, (long)&at_once, 0, 0, 0);
-    return count < 0 ? 0 : poll.revents & (POLLRDHUP | POLLHUP);
+    return count < 0 ? 0 : poll.revents & (POLLRDHUP | POLLHUP | POLLERR);
 }
 
 // TCP_INFO of an MPTCP socket is its first subflow's, which lives on when the peer ends the
@@ -131,30 +147,91 @@ static void look_at_tcp(struct ledger_record *record, struct ledger_snapshot *sn
     snapshot->state = info.tcpi_state;
     if (record->protocol == IPPROTO_MPTCP)
         snapshot->state = mptcp_state(record, info.tcpi_state, fd);
+    // tcp_reset() in net/ipv4/tcp_input.c leaves the error there for the program's next call.
+    if (snapshot->state == STATE_CLOSE && (hangup_of(fd) & POLLERR))
+        snapshot->flags |= SNAPSHOT_ERROR_PENDING;
     snapshot->last_data_sent_ms = info.tcpi_last_data_sent;
     snapshot->last_data_recv_ms = info.tcpi_last_data_recv;
     snapshot->flags |= SNAPSHOT_HAS_TCP_INFO;
     // Our SYN was acknowledged, data came, or a round trip was measured: it was ESTABLISHED once.
     if (info.tcpi_bytes_acked || info.tcpi_bytes_received || info.tcpi_rtt)
         snapshot->flags |= SNAPSHOT_WAS_CONNECTED;
+    // Since Linux 4.6; the counters of bytes include the SYN and the FIN.
+    if (info.tcpi_data_segs_out)
+        snapshot->flags |= SNAPSHOT_DATA_SENT;
+    if (info.tcpi_data_segs_in)
+        snapshot->flags |= SNAPSHOT_DATA_RECEIVED;
     look_at_age(record, snapshot, &info);
+}
+
+// poll tells that a direction has ended, and not who ended it (unix_poll and unix_shutdown in
+// net/unix/af_unix.c): POLLRDHUP is also this side's own shutdown(SHUT_RD), and with POLLHUP its
+// own SHUT_RDWR, after which the peer can send no more either. POLLHUP alone was never connected.
+static uint8_t unix_state(const struct ledger_record *record, int hangup) {
+    bool read_ended = hangup & POLLRDHUP, both_ended = hangup & POLLHUP;
+    if (!read_ended)
+        return both_ended ? STATE_CLOSE : STATE_ESTABLISHED;
+    if (!(record->flags & RECORD_SHUT_RD))
+        return STATE_CLOSE_WAIT;
+    if (!both_ended)
+        return STATE_ESTABLISHED;
+    return record->flags & RECORD_SHUT_WR ? STATE_CLOSE : STATE_CLOSE_WAIT;
 }
 
 // AF_UNIX has no states to ask for. Its nearest likeness: a peer that is gone is CLOSE_WAIT.
 static void look_at_unix(const struct ledger_record *record, struct ledger_snapshot *snapshot,
                          int fd) {
     int seen = hangup_of(fd);
-    if (socket_option(fd, SO_ACCEPTCONN))
-        snapshot->state = STATE_LISTEN;
-    else if (seen & POLLRDHUP)
-        snapshot->state = STATE_CLOSE_WAIT;
-    else
-        snapshot->state = seen & POLLHUP ? STATE_CLOSE : STATE_ESTABLISHED;
+    snapshot->state =
+        socket_option(fd, SO_ACCEPTCONN) ? (uint8_t)STATE_LISTEN : unix_state(record, seen);
+    if (seen & POLLRDHUP)
+        snapshot->flags |= SNAPSHOT_WAS_CONNECTED;
     // When it went is not known, unless the program was told: at the earliest, when it was opened.
     snapshot->state_age_ms =
         since_ms(record->eof_ns ? record->eof_ns : record->birth_ns, snapshot->taken_ns);
     if (record->eof_ns == 0)
         snapshot->flags |= SNAPSHOT_AGE_IS_BOUND;
+}
+
+// A property is noted where it is known, and set where it holds.
+static void property(struct ledger_snapshot *snapshot, unsigned property, long answer, bool holds) {
+    if (answer < 0)
+        return;
+    snapshot->properties_known |= (uint8_t)property;
+    if (holds)
+        snapshot->properties |= (uint16_t)property;
+}
+
+static long ask_number(int fd, int level, int name, int *value) {
+    unsigned bytes = sizeof *value;
+    *value = 0;
+    return sys_getsockopt(fd, level, name, value, &bytes);
+}
+
+// 5 system calls.
+void facts_look_at_properties(struct ledger_record *record) {
+    struct ledger_snapshot *snapshot = &record->snapshot;
+    int fd = record->first_fd, keepalive, user_timeout;
+    struct timeval limit = {0};
+    unsigned bytes = sizeof limit;
+    snapshot->properties = snapshot->properties_known = 0;
+    long flags = sys_call(SYS_fcntl, fd, F_GETFD, 0, 0, 0, 0);
+    property(snapshot, PROPERTY_NO_CLOEXEC, flags, !(flags & FD_CLOEXEC));
+    flags = sys_call(SYS_fcntl, fd, F_GETFL, 0, 0, 0, 0);
+    bool blocking = flags >= 0 && !(flags & O_NONBLOCK);
+    property(snapshot, PROPERTY_BLOCKING_MODE, flags, blocking);
+    if (flags >= 0) {
+        long answer = sys_getsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, &bytes);
+        property(snapshot, PROPERTY_NO_READ_TIMEOUT, answer,
+                 blocking && limit.tv_sec == 0 && limit.tv_usec == 0);
+    }
+    if (record->family != AF_UNIX) {
+        long answer = ask_number(fd, SOL_SOCKET, SO_KEEPALIVE, &keepalive);
+        bool is_tcp = ask_number(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &user_timeout) == 0;
+        property(snapshot, PROPERTY_NO_KEEPALIVE, answer, !keepalive && !(is_tcp && user_timeout));
+    }
+    if (snapshot->flags & SNAPSHOT_HAS_QUEUES)
+        property(snapshot, PROPERTY_UNREAD_DATA, 0, snapshot->recv_queue_bytes > 0);
 }
 
 void facts_look_at(struct ledger_record *record) {

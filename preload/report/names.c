@@ -2,6 +2,7 @@
 #include "ledger/ledger_format.h"
 #include <errno.h>
 #include <stddef.h>
+#include <sys/syscall.h>
 
 #define NAME_AT(table, index)                                                                      \
     ((index) < sizeof(table) / sizeof *(table) && (table)[index] ? (table)[index] : "unknown")
@@ -77,4 +78,70 @@ const char *name_of_provenance(uint8_t provenance) {
         [PROVENANCE_FOUND] = "found",
     };
     return NAME_AT(names, provenance);
+}
+
+// Those in which a thread may wait.
+const char *name_of_system_call(int32_t number) {
+    static const struct {
+        int32_t number;
+        const char *name;
+    } names[] = {
+        {SYS_read, "read"},
+        {SYS_readv, "readv"},
+        {SYS_preadv2, "preadv2"},
+        {SYS_recvfrom, "recvfrom"},
+        {SYS_recvmsg, "recvmsg"},
+        {SYS_recvmmsg, "recvmmsg"},
+        {SYS_write, "write"},
+        {SYS_writev, "writev"},
+        {SYS_sendto, "sendto"},
+        {SYS_sendmsg, "sendmsg"},
+        {SYS_sendfile, "sendfile"},
+        {SYS_splice, "splice"},
+        {SYS_connect, "connect"},
+        {SYS_accept, "accept"},
+        {SYS_accept4, "accept4"},
+#ifdef SYS_poll
+        {SYS_poll, "poll"},
+#endif
+        {SYS_ppoll, "ppoll"},
+#ifdef SYS_select
+        {SYS_select, "select"},
+#endif
+        {SYS_pselect6, "pselect6"},
+#ifdef SYS_epoll_wait
+        {SYS_epoll_wait, "epoll_wait"},
+#endif
+        {SYS_epoll_pwait, "epoll_pwait"},
+#ifdef SYS_epoll_pwait2
+        {SYS_epoll_pwait2, "epoll_pwait2"},
+#endif
+        {SYS_io_uring_enter, "io_uring_enter"},
+        {SYS_futex, "futex"},
+#ifdef SYS_futex_waitv
+        {SYS_futex_waitv, "futex_waitv"},
+#endif
+        {SYS_nanosleep, "nanosleep"},
+        {SYS_clock_nanosleep, "clock_nanosleep"},
+#ifdef SYS_pause
+        {SYS_pause, "pause"},
+#endif
+        {SYS_rt_sigtimedwait, "rt_sigtimedwait"},
+        {SYS_rt_sigsuspend, "rt_sigsuspend"},
+        {SYS_wait4, "wait4"},
+        {SYS_waitid, "waitid"},
+        {SYS_flock, "flock"},
+        {SYS_fcntl, "fcntl"},
+        {SYS_fsync, "fsync"},
+        {SYS_close, "close"},
+        {SYS_openat, "openat"},
+        {SYS_ioctl, "ioctl"},
+        {SYS_exit, "exit"},
+        {SYS_exit_group, "exit_group"},
+        {SYS_restart_syscall, "restart_syscall"},
+    };
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (names[i].number == number)
+            return names[i].name;
+    return NULL;
 }

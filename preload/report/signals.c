@@ -2,6 +2,7 @@
 #include "base/options.h"
 #include "base/owner.h"
 #include "base/sys.h"
+#include "report/interrupted.h"
 #include "report/trigger.h"
 #include <errno.h>
 #include <string.h>
@@ -72,13 +73,16 @@ static const char *headline_words(int signal) {
     }
 }
 
-static void on_end(int signal) {
+static void on_end(int signal, siginfo_t *info, void *context) {
+    (void)info;
     int saved_errno = errno;
     // A child of _Fork may have become the init of a PID namespace: see
     // signals_continue_in_child().
     if (sys_getpid() == 1)
         return;
+    interrupted_begin(context);
     trigger_end(ENDED_SIGNAL, 128 + signal, headline_words(signal));
+    interrupted_end();
     struct sigaction fallback;
     memset(&fallback, 0, sizeof fallback);
     fallback.sa_handler = SIG_DFL;
@@ -116,8 +120,11 @@ static void call_programs_handler(struct held_signal *h, int signal, siginfo_t *
 }
 
 static void on_report(int signal, siginfo_t *info, void *context) {
-    if (!owner_is_other_process())
+    if (!owner_is_other_process()) {
+        interrupted_begin(context);
         trigger_live(headline_words(signal));
+        interrupted_end();
+    }
     struct held_signal *h = held_of(signal);
     if (h)
         call_programs_handler(h, signal, info, context);
@@ -130,21 +137,21 @@ static void on_once(int signal, siginfo_t *info, void *context) {
     struct held_signal *h = held_of(signal);
     struct sigaction once = programs(h);
     if (once.sa_handler == SIG_DFL) // two came at once, and another thread took the first
-        on_end(signal);
+        on_end(signal, info, context);
     if (!is_handler(&once))
         return;
     if (!owner_is_other_process()) {
         struct sigaction ending;
         memset(&ending, 0, sizeof ending);
-        ending.sa_handler = on_end;
-        ending.sa_flags = SA_RESTART | SA_ONSTACK;
+        ending.sa_sigaction = on_end;
+        ending.sa_flags = SA_RESTART | SA_ONSTACK | SA_SIGINFO;
         real_action(signal, &ending, NULL);
     }
     call_programs_handler(h, signal, info, context);
 }
 
 static bool is_ours(const struct sigaction *action) {
-    return action->sa_handler == on_end || action->sa_sigaction == on_report ||
+    return action->sa_sigaction == on_end || action->sa_sigaction == on_report ||
            action->sa_sigaction == on_once;
 }
 
@@ -162,8 +169,8 @@ static struct sigaction over(const struct held_signal *h, const struct sigaction
         action.sa_flags = is_handler(wanted) ? (wanted->sa_flags & ~(int)SA_RESETHAND) | SA_SIGINFO
                                              : SA_RESTART | SA_ONSTACK | SA_SIGINFO;
     } else if (wanted->sa_handler == SIG_DFL) {
-        action.sa_handler = on_end;
-        action.sa_flags = SA_RESTART | SA_ONSTACK;
+        action.sa_sigaction = on_end;
+        action.sa_flags = SA_RESTART | SA_ONSTACK | SA_SIGINFO;
         sigemptyset(&action.sa_mask);
     } else if (is_handler(wanted) && (wanted->sa_flags & (int)SA_RESETHAND)) {
         action.sa_sigaction = on_once;

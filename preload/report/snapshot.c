@@ -25,14 +25,12 @@ struct linux_dirent64 { // getdents64(2)
 
 // --- which fds are sockets ----------------------------------------------------------------------
 
-static uint64_t socket_inode(int fd) {
-    struct stat status;
-    return sys_fstat(fd, &status) == 0 && S_ISSOCK(status.st_mode) ? status.st_ino : 0;
-}
-
 static bool note_fd(struct snapshot *out, struct scratch *scratch, int fd) {
-    uint64_t inode = socket_inode(fd);
-    if (inode == 0)
+    struct stat status;
+    int error = sys_fstat(fd, &status);
+    if (error < 0 && error != -EBADF) // no memory in the kernel: it may have been a socket
+        out->incomplete = true;
+    if (error < 0 || !S_ISSOCK(status.st_mode))
         return true;
     // The list grows in place: nothing else is taken from the scratch while it does.
     struct snapshot_fd *entry = scratch_take(scratch, sizeof *entry);
@@ -42,7 +40,7 @@ static bool note_fd(struct snapshot *out, struct scratch *scratch, int fd) {
     }
     if (out->fd_count == 0)
         out->fds = entry;
-    out->fds[out->fd_count++] = (struct snapshot_fd){.inode = inode, .fd = fd};
+    out->fds[out->fd_count++] = (struct snapshot_fd){.inode = status.st_ino, .fd = fd};
     return true;
 }
 _Static_assert(sizeof(struct snapshot_fd) == 16, "scratch hands out multiples of 16 bytes");
@@ -55,7 +53,7 @@ static int each_fd_in(const char *directory, char *buffer, each_fd_function *eac
     int dir = sys_openat(AT_FDCWD, directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
     if (dir < 0)
         return dir;
-    long len;
+    long len = 0;
     bool more = true;
     while (more &&
            (len = sys_call(SYS_getdents64, dir, (long)buffer, DIRENTS_BYTES, 0, 0, 0)) > 0) {
@@ -69,7 +67,7 @@ static int each_fd_in(const char *directory, char *buffer, each_fd_function *eac
         }
     }
     sys_close(dir);
-    return 0;
+    return len < 0 ? (int)len : 0;
 }
 
 struct noting {
@@ -119,11 +117,11 @@ static bool index_open(struct inode_index *index, struct scratch *scratch, uint3
     return index->slots != NULL;
 }
 
-// Takes a record off the table whose fd has become another file, behind our back.
-static void drop_stale(int fd) {
-    uint32_t was;
-    if (ledger_fd_swap(fd, 0, &was) == 0 && was)
-        ledger_release_vanished(was);
+// Takes a record off the table whose fd has become another file, behind our back; but not another
+// one that a birth has entered meanwhile.
+static void drop_stale(int fd, uint32_t number) {
+    if (ledger_fd_remove(fd, number))
+        ledger_release_vanished(number);
 }
 
 static uint32_t make_found_record(const struct snapshot_fd *entry) {
@@ -147,8 +145,8 @@ static uint32_t record_for(const struct snapshot_fd *entry, const struct inode_i
     if (number && ledger_record(number)->inode == entry->inode)
         return number;
     if (number) {
-        ledger_release(number);
-        drop_stale(entry->fd);
+        drop_stale(entry->fd, number);
+        ledger_release_vanished(number); // the look: often the last that held it
     }
     number = *index_slot(index, entry->inode);
     if (number && ledger_hold(number)) {
@@ -163,6 +161,7 @@ static uint32_t record_for(const struct snapshot_fd *entry, const struct inode_i
 static void merge_told(struct ledger_record *into, const struct ledger_record *from) {
     if (into->eof_ns == 0 && from->eof_ns) {
         into->eof_ns = from->eof_ns;
+        into->fin_ns = from->fin_ns;
         into->eof_stack = from->eof_stack;
         into->eof_tid = from->eof_tid;
         into->eof_call = from->eof_call;
@@ -234,18 +233,26 @@ static int explain(struct snapshot *out, struct scratch *scratch) {
     return 0;
 }
 
+// Where the kernel has no memory to answer, nothing says that it has.
+static bool has_vanished(int fd, uint64_t inode) {
+    struct stat status;
+    int error = sys_fstat(fd, &status);
+    return error < 0 ? error == -EBADF : !S_ISSOCK(status.st_mode) || status.st_ino != inode;
+}
+
 // Records whose fd is no socket, or closed, without a close that we saw.
 static void drop_vanished(void) {
     int limit = ledger_fd_limit();
     for (int fd = 0; fd < limit; fd++) {
         uint32_t number = ledger_fd(fd);
-        if (number && socket_inode(fd) != ledger_record(number)->inode && ledger_fd(fd) == number)
-            drop_stale(fd);
+        if (number && has_vanished(fd, ledger_record(number)->inode) && ledger_fd(fd) == number)
+            drop_stale(fd, number);
     }
 }
 
-// What only the end of this process tells of a socket that the kernel has told its part of.
-static void look_at(struct ledger_record *record, enum ledger_ended ended, uint32_t ending_tid) {
+// What only the end of this process tells of a socket that the kernel has told its part of. False
+// where it has.
+static bool look_at(struct ledger_record *record, enum ledger_ended ended, uint32_t ending_tid) {
     facts_look_at(record);
     // A signal may have struck between the read and the close that was to follow: the thread that
     // it interrupted has not gone on.
@@ -253,6 +260,7 @@ static void look_at(struct ledger_record *record, enum ledger_ended ended, uint3
     if (record->eof_tid &&
         ((by_itself && record->eof_tid == ending_tid) || !process_has_thread(record->eof_tid)))
         record->snapshot.flags |= SNAPSHOT_READER_WENT_ON;
+    return facts_are_missing(record);
 }
 
 // --- whose affair it is -------------------------------------------------------------------------
@@ -330,6 +338,7 @@ int snapshot_take(struct snapshot *out, struct scratch *scratch, enum ledger_end
     // no descriptors (an empty directory, no error).
     if (each_fd_in("/proc/thread-self/fd", buffer, note_each, &noting) < 0) {
         out->proc_missing = true;
+        out->fd_count = 0; // of a part that was read
         try_all_fds(&noting);
     }
     int error = explain(out, scratch);
@@ -338,7 +347,7 @@ int snapshot_take(struct snapshot *out, struct scratch *scratch, enum ledger_end
     drop_vanished();
     uint32_t tid = (uint32_t)sys_gettid();
     for (uint32_t i = 0; i < out->socket_count; i++)
-        look_at(ledger_record(out->sockets[i]), ended, tid);
+        out->unanswered += look_at(ledger_record(out->sockets[i]), ended, tid);
     look_for_standard_streams(out);
     ask_parent(out, scratch);
     __atomic_store_n(&ledger.header->snapshot_ns, clock_now_ns(), __ATOMIC_RELEASE);

@@ -20,8 +20,9 @@ struct snapshot {
     uint32_t *sockets; // the records, each once
     uint32_t socket_count;
     uint32_t unrecorded; // sockets for which there was no record to be had
+    uint32_t unanswered; // sockets of which the kernel did not tell the state
     bool proc_missing;   // /proc/self/fd could not be read: fds were tried one by one
-    bool incomplete;     // memory for the list was at an end
+    bool incomplete;     // memory was at an end, the list's or the kernel's
 };
 
 // Looks at all sockets. `ended` is ENDED_RUNNING in a live report. Opens /proc/self/fd for as long

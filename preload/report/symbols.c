@@ -11,12 +11,15 @@ enum {
     SECTIONS_MAX = 256
 };
 
-static bool read_at(int fd, void *out, uint64_t bytes, uint64_t offset) {
+// What cannot be read, or has no room, is told to `symbols`: its names are missing then.
+static bool read_at(struct symbols *symbols, int fd, void *out, uint64_t bytes, uint64_t offset) {
     char *at = out;
     while (bytes > 0) {
         long n = sys_call(SYS_pread64, fd, (long)at, (long)bytes, (long)offset, 0, 0);
         if (n == -EINTR)
             continue;
+        if (n < 0)
+            symbols->unreadable = true;
         if (n <= 0)
             return false;
         at += n;
@@ -27,12 +30,16 @@ static bool read_at(int fd, void *out, uint64_t bytes, uint64_t offset) {
 }
 
 // A section's contents, in the scratch; NULL where it is too large or cannot be read.
-static void *read_section(int fd, struct scratch *scratch, const ElfW(Shdr) * section) {
+static void *read_section(struct symbols *symbols, int fd, const ElfW(Shdr) * section) {
     if (section->sh_size == 0 || section->sh_size > TABLE_MAX_BYTES)
         return NULL;
-    void *contents = scratch_take(scratch, section->sh_size + 1); // a NUL behind the last name
-    return contents && read_at(fd, contents, section->sh_size, section->sh_offset) ? contents
-                                                                                   : NULL;
+    // A NUL behind the last name.
+    void *contents = scratch_take(symbols->scratch, section->sh_size + 1);
+    if (!contents)
+        symbols->unreadable = true;
+    return contents && read_at(symbols, fd, contents, section->sh_size, section->sh_offset)
+               ? contents
+               : NULL;
 }
 
 static const ElfW(Shdr) *
@@ -43,30 +50,33 @@ static const ElfW(Shdr) *
     return NULL;
 }
 
-static bool has_build_id(int fd, struct scratch *scratch, const ElfW(Shdr) * sections,
+static bool has_build_id(struct symbols *symbols, int fd, const ElfW(Shdr) * sections,
                          unsigned count, const uint8_t *build_id, uint32_t bytes) {
     for (unsigned i = 0; i < count; i++) {
         if (sections[i].sh_type != SHT_NOTE || sections[i].sh_size > 4096)
             continue;
-        const char *note = read_section(fd, scratch, &sections[i]);
+        const char *note = read_section(symbols, fd, &sections[i]);
         if (note && memmem(note, sections[i].sh_size, build_id, bytes))
             return true;
     }
     return false;
 }
 
-static void load(struct symbol_table *table, struct scratch *scratch, int fd,
-                 const uint8_t *build_id, uint32_t build_id_bytes) {
+static void load(struct symbols *of, struct symbol_table *table, int fd, const uint8_t *build_id,
+                 uint32_t build_id_bytes) {
     ElfW(Ehdr) header;
-    if (!read_at(fd, &header, sizeof header, 0) || memcmp(header.e_ident, ELFMAG, SELFMAG) != 0 ||
-        header.e_ident[EI_CLASS] != ELFCLASS64 || header.e_shentsize != sizeof(ElfW(Shdr)) ||
-        header.e_shnum > SECTIONS_MAX)
+    if (!read_at(of, fd, &header, sizeof header, 0) ||
+        memcmp(header.e_ident, ELFMAG, SELFMAG) != 0 || header.e_ident[EI_CLASS] != ELFCLASS64 ||
+        header.e_shentsize != sizeof(ElfW(Shdr)) || header.e_shnum > SECTIONS_MAX)
         return;
-    ElfW(Shdr) *sections = scratch_take(scratch, header.e_shnum * sizeof *sections);
-    if (!sections || !read_at(fd, sections, header.e_shnum * sizeof *sections, header.e_shoff))
+    ElfW(Shdr) *sections = scratch_take(of->scratch, header.e_shnum * sizeof *sections);
+    if (!sections) {
+        of->unreadable = true;
         return;
-    if (build_id_bytes &&
-        !has_build_id(fd, scratch, sections, header.e_shnum, build_id, build_id_bytes))
+    }
+    if (!read_at(of, fd, sections, header.e_shnum * sizeof *sections, header.e_shoff))
+        return;
+    if (build_id_bytes && !has_build_id(of, fd, sections, header.e_shnum, build_id, build_id_bytes))
         return;
     const ElfW(Shdr) *symbols = section_of_type(sections, header.e_shnum, SHT_SYMTAB);
     if (!symbols)
@@ -74,10 +84,10 @@ static void load(struct symbol_table *table, struct scratch *scratch, int fd,
     if (!symbols || symbols->sh_link >= header.e_shnum)
         return;
     const ElfW(Shdr) *names = &sections[symbols->sh_link];
-    table->names = read_section(fd, scratch, names);
+    table->names = read_section(of, fd, names);
     table->names_bytes = names->sh_size;
     table->count = symbols->sh_size / sizeof(ElfW(Sym));
-    table->symbols = table->names ? read_section(fd, scratch, symbols) : NULL;
+    table->symbols = table->names ? read_section(of, fd, symbols) : NULL;
 }
 
 static bool may_be_code(const struct symbol_table *table, const ElfW(Sym) * symbol) {
@@ -119,8 +129,10 @@ const char *symbols_name(struct symbols *symbols, uint32_t number, const char *p
         table->loaded = true;
         int fd = sys_openat(AT_FDCWD, path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0);
         if (fd >= 0) {
-            load(table, symbols->scratch, fd, build_id, build_id_bytes);
+            load(symbols, table, fd, build_id, build_id_bytes);
             sys_close(fd);
+        } else {
+            symbols->unreadable = true;
         }
     }
     return find(table, address, offset);

@@ -24,6 +24,7 @@ struct symbol_table {
 // The files of one ledger by module number, read as they are needed, into the report's scratch.
 struct symbols {
     struct scratch *scratch;
+    bool unreadable; // a file that may have names could not be read
     struct symbol_table tables[SYMBOLS_FILES];
 };
 

@@ -207,6 +207,18 @@ static void text_one_frame(struct text_sink *sink, unsigned shown, const struct 
     end_line(sink, &out);
 }
 
+static void text_frames(struct text_sink *sink, uint32_t stack, const struct text_namer *namer) {
+    struct text_frame frame;
+    unsigned shown = 0;
+    for (uint32_t i = 0; stack != LEDGER_NO_STACK; i++) {
+        memset(&frame, 0, sizeof frame);
+        if (!namer->frame(namer->context, stack, i, &frame))
+            break;
+        if (!frame.hidden)
+            text_one_frame(sink, shown++, &frame);
+    }
+}
+
 static void text_stack(struct text_sink *sink, const char *heading, const char *call,
                        uint32_t stack, const struct text_namer *namer) {
     struct text_buffer out = begin_line(sink);
@@ -217,15 +229,12 @@ static void text_stack(struct text_sink *sink, const char *heading, const char *
     if (stack == LEDGER_NO_STACK)
         text_string(&out, " (stack not recorded)");
     end_line(sink, &out);
-    struct text_frame frame;
-    unsigned shown = 0;
-    for (uint32_t i = 0; stack != LEDGER_NO_STACK; i++) {
-        memset(&frame, 0, sizeof frame);
-        if (!namer->frame(namer->context, stack, i, &frame))
-            break;
-        if (!frame.hidden)
-            text_one_frame(sink, shown++, &frame);
-    }
+    text_frames(sink, stack, namer);
+}
+
+void text_site(struct text_sink *sink, uint32_t stack, const struct text_namer *namer) {
+    text_frames(sink, stack, namer);
+    blank_line(sink);
 }
 
 static void text_origin(struct text_sink *sink, const struct ledger_record *record,
@@ -268,6 +277,15 @@ void text_finding(struct text_sink *sink, enum verdict verdict, uint64_t count,
         text_error(sink, sample, namer);
     if (verdict == VERDICT_SHUTDOWN_UNCLOSED)
         text_stack(sink, "shut down by", "shutdown", sample->shutdown_stack, namer);
+}
+
+void text_cause(struct text_sink *sink, const char *sentence) {
+    if (!*sentence)
+        return;
+    struct text_buffer out = begin_line(sink);
+    text_string(&out, "  why: ");
+    text_foreign(&out, sentence);
+    end_line(sink, &out);
 }
 
 static void text_fds(struct text_buffer *out, const struct ledger_record *record,

@@ -56,6 +56,12 @@ void text_headline(struct text_sink *sink, const struct text_head *head);
 void text_finding(struct text_sink *sink, enum verdict verdict, uint64_t count,
                   const struct ledger_record *sample, const struct text_namer *namer);
 
+// A birth stack that is spoken of in front of the findings, and a blank line.
+void text_site(struct text_sink *sink, uint32_t stack, const struct text_namer *namer);
+
+// Why, by cause_sentence(); nothing for "".
+void text_cause(struct text_sink *sink, const char *sentence);
+
 // One socket of it. `fds` has record->fd_count numbers, or is NULL: then first_fd alone is shown.
 void text_socket(struct text_sink *sink, const struct ledger_record *record, const int32_t *fds);
 

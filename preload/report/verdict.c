@@ -78,8 +78,9 @@ static bool was_connected(const struct ledger_record *record) {
 static enum verdict of_dead(const struct ledger_record *record) {
     if (!was_connected(record))
         return VERDICT_NEVER_CONNECTED;
-    return (record->flags & RECORD_SHUT_WR) && !record->error ? VERDICT_SHUTDOWN_UNCLOSED
-                                                              : VERDICT_RESET_UNCLOSED;
+    bool by_error = record->error || (record->snapshot.flags & SNAPSHOT_ERROR_PENDING);
+    return (record->flags & RECORD_SHUT_WR) && !by_error ? VERDICT_SHUTDOWN_UNCLOSED
+                                                         : VERDICT_RESET_UNCLOSED;
 }
 
 static enum verdict of_state(const struct ledger_record *record) {
@@ -102,8 +103,8 @@ static enum verdict of_state(const struct ledger_record *record) {
     }
 }
 
-// A half-close: the peer has sent its FIN, and this side still sends.
-static bool is_answering(const struct ledger_snapshot *snapshot, uint32_t grace_ms) {
+bool verdict_is_answering(const struct ledger_record *record, uint32_t grace_ms) {
+    const struct ledger_snapshot *snapshot = &record->snapshot;
     return snapshot->state == STATE_CLOSE_WAIT && (snapshot->flags & SNAPSHOT_HAS_TCP_INFO) &&
            (snapshot->send_queue_bytes > 0 || snapshot->last_data_sent_ms < grace_ms);
 }
@@ -120,7 +121,7 @@ static bool is_due(const struct ledger_record *record, enum verdict verdict,
     // the last sign of life. The longer grace leaves little room for a wrong accusation.
     if ((snapshot->flags & SNAPSHOT_AGE_IS_BOUND) && rules->grace_ms > grace_ms)
         grace_ms = rules->grace_ms;
-    return snapshot->state_age_ms >= grace_ms && !is_answering(snapshot, grace_ms);
+    return snapshot->state_age_ms >= grace_ms && !verdict_is_answering(record, grace_ms);
 }
 
 static bool is_asked_for(const struct ledger_record *record, const struct verdict_rules *rules) {

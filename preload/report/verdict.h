@@ -51,6 +51,10 @@ const char *verdict_group_name(enum verdict_group group); // "close-wait"
 // One plain clause for people: "the peer closed, the program read end of stream, and never closed".
 const char *verdict_explanation(enum verdict verdict);
 
+// A half-close: the peer has sent its FIN, and this side still sends, or did less than `grace_ms`
+// ago.
+bool verdict_is_answering(const struct ledger_record *record, uint32_t grace_ms);
+
 // True where a fork left the record to this process and it has done nothing with it since.
 bool verdict_is_inherited(const struct ledger_record *record, uint32_t process);
 
