@@ -46,14 +46,22 @@ struct option {
 static const struct option table[] = {
     NUMBER(exit_grace_ms, 0, 3600000, 100, " ms",
            "at the end of the process, leave out what changed state more recently"),
+    NUMBER(
+        exhaustion_interval, 0, 86400, 60, " s",
+        "report at EMFILE, ENFILE, EADDRNOTAVAIL, ENOBUFS, ENOMEM and the thresholds this seldom"),
     NUMBER(exitcode, 0, 255, 0, "", "exit status of a process that leaked; 0 keeps its own"),
     CHOICE(families, FAMILIES_INET, family_choices, "which sockets are reported"),
     NUMBER(grace_ms, 0, 3600000, 1000, " ms",
            "in a report of a running process, leave out what changed state more recently"),
     NUMBER(help, 0, 1, 0, "", "print this list when the program starts"),
+    NUMBER(leak_after, 0, 86400, 0, " s",
+           "report when a socket has been in CLOSE_WAIT for so long; 0: do not"),
     TEXT(ledger_dir, "DIRECTORY", "keep the ledger in a file there, for the sockleak command"),
     TEXT(log_path, "FILE",
          "report there, not to stderr; %p pid, %n executable, %t seconds since 1970"),
+    NUMBER(max_close_wait, 0, 1000000, 0, "",
+           "report when so many sockets are in CLOSE_WAIT; 0: do not"),
+    NUMBER(max_open, 0, 1000000, 0, "", "report when so many sockets are open; 0: do not"),
     NUMBER(max_sockets, 0, 1000000, 10, "", "sockets listed per finding, the others are counted"),
     CHOICE(show, SHOW_LEAKS, show_choices, "all lists open sockets that are no leaks, too"),
     CHOICE(signal, SIGUSR1, signal_choices, "report when this signal arrives"),
@@ -205,6 +213,18 @@ static const char *parse_entry(const char *text, struct text_buffer *problems) {
     return next;
 }
 
+// Where the problems do not fit, the last line says so: half of one would say something else.
+static void end_with_a_whole_line(struct text_buffer *problems) {
+    static const char more[] = "SOCKLEAK_OPTIONS: there are more mistakes in it\n";
+    if (!problems->truncated)
+        return;
+    size_t len = problems->size_bytes - sizeof more;
+    while (len && problems->text[len - 1] != '\n')
+        len--;
+    problems->len_bytes = len;
+    text_string(problems, more);
+}
+
 void options_parse(const char *text) {
     memset(&options, 0, sizeof options);
     for (int i = 0; i < OPTION_COUNT; i++)
@@ -217,6 +237,7 @@ void options_parse(const char *text) {
         else
             text = parse_entry(text, &problems);
     }
+    end_with_a_whole_line(&problems);
 }
 
 bool options_help(int index, struct text_buffer *out) {

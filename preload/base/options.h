@@ -22,17 +22,20 @@ enum option_show {
 };
 
 struct options {
-    uint64_t exitcode;      // status of a process that leaked; 0: the program's own
-    uint64_t exit_grace_ms; // see DESIGN.md section 5
-    uint64_t families;      // enum option_families
-    uint64_t grace_ms;      // for reports of a running program
-    uint64_t help;          // 1: print the table at start
+    uint64_t exhaustion_interval; // seconds between two reports of one kind
+    uint64_t exitcode;            // status of a process that leaked; 0: the program's own
+    uint64_t exit_grace_ms;       // see DESIGN.md section 5
+    uint64_t families;            // enum option_families
+    uint64_t grace_ms;            // for reports of a running program
+    uint64_t help;                // 1: print the table at start
+    uint64_t leak_after;          // seconds; 0 off
     char ledger_dir[OPTION_TEXT_BYTES];
     char log_path[OPTION_TEXT_BYTES];
-    uint64_t max_sockets; // listed per finding
-    uint64_t show;        // enum option_show
-    uint64_t signal;      // number; 0 for none
-    uint64_t stack_depth; // frames
+    uint64_t max_close_wait, max_open; // sockets; 0 off
+    uint64_t max_sockets;              // listed per finding
+    uint64_t show;                     // enum option_show
+    uint64_t signal;                   // number; 0 for none
+    uint64_t stack_depth;              // frames
     uint64_t verbosity;
     // One line for each entry that was not understood, each ending in a newline; "" for none.
     char problems[OPTION_PROBLEMS_BYTES];

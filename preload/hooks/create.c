@@ -1,10 +1,12 @@
 // Births: socket, socketpair, accept, accept4; and connect, which tells the peer.
 #include "hooks/real.h"
+#include "report/exhaustion.h"
 #include "track/tracker.h"
 #include <errno.h>
 
 EXPORT int socket(int domain, int type, int protocol) {
     int fd = real_socket(domain, type, protocol);
+    exhaustion_after(fd, NULL, 0);
     if (fd >= 0)
         tracker_born(fd, &(struct tracker_birth){.call = CALL_SOCKET,
                                                  .family = domain,
@@ -16,6 +18,7 @@ EXPORT int socket(int domain, int type, int protocol) {
 
 EXPORT int socketpair(int domain, int type, int protocol, int fds[2]) {
     int result = real_socketpair(domain, type, protocol, fds);
+    exhaustion_after(result, NULL, 0);
     if (result == 0) {
         struct tracker_birth birth = {.call = CALL_SOCKETPAIR,
                                       .family = domain,
@@ -32,6 +35,7 @@ EXPORT int socketpair(int domain, int type, int protocol, int fds[2]) {
 // and tells only then how long the address is, not how much room there was. A report asks the
 // kernel.
 static int accepted(int listener, int fd, enum ledger_call call, const void *caller) {
+    exhaustion_after(fd, NULL, 0);
     if (fd >= 0)
         tracker_accepted(listener, fd, call, caller);
     return fd;
@@ -48,6 +52,7 @@ EXPORT int accept4(int fd, struct sockaddr *address, socklen_t *bytes, int flags
 static int connected(int fd, int result, const struct sockaddr *address, socklen_t bytes,
                      const void *caller) {
     tracker_connected(fd, address, bytes, result == 0 ? 0 : errno, caller);
+    exhaustion_after(result, address, bytes);
     return result;
 }
 

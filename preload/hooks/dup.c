@@ -3,6 +3,7 @@
 #include "base/owner.h"
 #include "hooks/real.h"
 #include "hooks/replacing.h"
+#include "report/exhaustion.h"
 #include "track/tracker.h"
 #include <fcntl.h>
 #include <stdarg.h>
@@ -12,13 +13,14 @@ EXPORT int dup(int fd) {
     uint32_t kept = tracker_dup_begin(fd);
     int copy = real_dup(fd);
     tracker_dup_done(kept, copy);
+    exhaustion_after(copy, NULL, 0);
     return copy;
 }
 
-struct replacement replacing_begin(int fd, int to) {
+struct replacement replacing_begin(int fd, int to, const void *caller) {
     if (fd == to)
         return (struct replacement){0};
-    return (struct replacement){tracker_dup_begin(fd), tracker_replace_begin(to)};
+    return (struct replacement){tracker_dup_begin(fd), tracker_replace_begin(to, caller)};
 }
 
 int replacing_done(struct replacement replacement, int fd, int to, int result) {
@@ -26,6 +28,7 @@ int replacing_done(struct replacement replacement, int fd, int to, int result) {
         return result;
     tracker_replace_done(replacement.replaced, to, result >= 0);
     tracker_dup_done(replacement.copied, result);
+    exhaustion_after(result, NULL, 0);
     // Put there on purpose: reports may follow, but not to a socket that the program opened: that
     // is a connection. A vfork child's stderr is not its parent's.
     if (result == STDERR_FILENO && replacement.copied == 0 && !owner_is_other_process())
@@ -34,18 +37,18 @@ int replacing_done(struct replacement replacement, int fd, int to, int result) {
 }
 
 EXPORT int dup2(int fd, int to) {
-    struct replacement r = replacing_begin(fd, to);
+    struct replacement r = replacing_begin(fd, to, CALLER);
     return replacing_done(r, fd, to, real_dup2(fd, to));
 }
 
 int __dup2(int fd, int to);
 EXPORT int __dup2(int fd, int to) {
-    struct replacement r = replacing_begin(fd, to);
+    struct replacement r = replacing_begin(fd, to, CALLER);
     return replacing_done(r, fd, to, real___dup2(fd, to));
 }
 
 EXPORT int dup3(int fd, int to, int flags) {
-    struct replacement r = replacing_begin(fd, to);
+    struct replacement r = replacing_begin(fd, to, CALLER);
     return replacing_done(r, fd, to, real_dup3(fd, to, flags));
 }
 
@@ -61,8 +64,10 @@ static uint32_t before_fcntl(int fd, int command) {
 }
 
 static int after_fcntl(uint32_t kept, int command, int result) {
-    if (command == F_DUPFD || command == F_DUPFD_CLOEXEC)
+    if (command == F_DUPFD || command == F_DUPFD_CLOEXEC) {
         tracker_dup_done(kept, result);
+        exhaustion_after(result, NULL, 0);
+    }
     return result;
 }
 

@@ -4,10 +4,14 @@
 #include "base/options.h"
 #include "base/output.h"
 #include "base/sys.h"
+#include "report/cause.h"
+#include "report/exhaustion.h"
+#include "report/facts.h"
 #include "report/scratch.h"
 #include "report/snapshot.h"
 #include "report/symbols.h"
 #include "report/text.h"
+#include "report/threads.h"
 #include "track/unwinder.h"
 #include <string.h>
 
@@ -26,6 +30,7 @@ struct report {
     struct text_sink sink;
     struct text_totals totals;
     uint64_t findings;
+    struct exhaustion *exhaustion; // NULL: another occasion
     char problem[PROBLEM_BYTES];
 };
 
@@ -60,6 +65,35 @@ static void judge(struct report *report, enum ledger_ended ended) {
         case GROUP_NONE:
             break;
         }
+    }
+}
+
+// --- explaining ---------------------------------------------------------------------------------
+
+static struct cause_facts facts_beside(const struct report *report,
+                                       const struct ledger_record *record, uint64_t count) {
+    const struct ledger_snapshot *snapshot = &record->snapshot;
+    return (struct cause_facts){
+        .process = ledger.header->process,
+        .grace_ms = report->rules.at_end ? report->rules.end_grace_ms : report->rules.grace_ms,
+        .waited_on = snapshot->thread_fd_type ? ledger_record(snapshot->thread_fd_record) : NULL,
+        .site = record->birth_stack ? &ledger.stacks[record->birth_stack] : NULL,
+        .count = count,
+    };
+}
+
+static void explain(struct report *report) {
+    const struct snapshot *snapshot = &report->snapshot;
+    threads_look_at(snapshot, &report->scratch);
+    for (uint32_t i = 0; i < snapshot->socket_count; i++) {
+        struct ledger_record *record = ledger_record(snapshot->sockets[i]);
+        struct cause_facts facts = facts_beside(report, record, 1);
+        if (verdict_is_leak((enum verdict)record->snapshot.verdict)) {
+            facts_look_at_properties(record);
+            if (facts.waited_on && !facts.waited_on->snapshot.properties_known)
+                facts_look_at_properties(ledger_record(record->snapshot.thread_fd_record));
+        }
+        record->snapshot.cause = (uint8_t)cause_of(record, &facts);
     }
 }
 
@@ -131,7 +165,7 @@ static bool is_start_up(const char *function) {
 }
 
 static bool is_c_library(const struct ledger_module *module) {
-    return strstr(ledger.strings + module->path, "/libc.so.") != NULL;
+    return strstr(ledger_string(module->path), "/libc.so.") != NULL;
 }
 
 static bool is_in_c_library(const struct ledger_stack *stack, uint32_t index) {
@@ -150,7 +184,7 @@ static bool is_outermost(const struct ledger_stack *stack, uint32_t index, const
 }
 
 static const char *path_to_read(const struct ledger_module *module) {
-    const char *path = ledger.strings + module->path;
+    const char *path = ledger_string(module->path);
     // Also where the program was deleted or replaced since it started.
     return strcmp(path, ledger.header->exe) == 0 ? "/proc/thread-self/exe" : path;
 }
@@ -166,7 +200,7 @@ static bool name_frame(void *context, uint32_t id, uint32_t index, struct text_f
     if (number == 0)
         return true;
     const struct ledger_module *module = &ledger.modules[number];
-    out->module = ledger.strings + module->path;
+    out->module = ledger_string(module->path);
     // A return address may be the first byte behind a function that ends in the call: look up the
     // call, which lies before it.
     out->function =
@@ -192,10 +226,19 @@ static uint32_t fds_of(const struct report *report, uint32_t number, int32_t *ou
     return count;
 }
 
+static void write_cause(struct report *report, const struct ledger_record *sample, uint64_t count) {
+    char memory[TEXT_LINE_BYTES];
+    struct text_buffer sentence = text_buffer(memory, sizeof memory);
+    struct cause_facts facts = facts_beside(report, sample, count);
+    cause_sentence(&sentence, (enum ledger_cause)sample->snapshot.cause, sample, &facts);
+    text_cause(&report->sink, sentence.text);
+}
+
 static void write_finding(struct report *report, const uint32_t *sockets, uint32_t count) {
     const struct ledger_record *sample = ledger_record(sockets[0]);
     struct text_namer namer = {name_frame, report};
     text_finding(&report->sink, (enum verdict)sample->snapshot.verdict, count, sample, &namer);
+    write_cause(report, sample, count);
     for (uint32_t i = 0; i < count && i < options.max_sockets; i++) {
         const struct ledger_record *record = ledger_record(sockets[i]);
         int32_t fds[FDS_SHOWN_MAX];
@@ -242,15 +285,33 @@ static void write_limits(struct report *report) {
                  " stacks not recorded: stack table full, or no memory for it");
     note_counted(report, report->snapshot.unrecorded,
                  " open sockets could not be judged: ledger full");
+    note_counted(report, report->snapshot.unanswered,
+                 " open sockets could not be judged: the kernel did not tell their state");
     note_counted(report, counters->snapshots_lost,
                  " reports given up: no memory to look at all sockets");
     if (unwinder_problem()[0])
         text_note(&report->sink, unwinder_problem());
+    else
+        note_counted(report, counters->stacks_call_site,
+                     " times a stack is one frame deep: it could not be unwound there");
     if (report->snapshot.proc_missing)
         text_note(&report->sink, "/proc/self/fd cannot be read: file descriptors were tried one by "
                                  "one, and names are missing");
     if (report->snapshot.incomplete)
         text_note(&report->sink, "no memory to look at all sockets: some are missing here");
+    if (report->symbols.unreadable && !report->snapshot.proc_missing)
+        text_note(&report->sink, "names are missing: a file that has them could not be read");
+}
+
+static void write_exhaustion(struct report *report) {
+    char memory[TEXT_LINE_BYTES];
+    struct text_buffer sentence = text_buffer(memory, sizeof memory);
+    struct text_namer namer = {name_frame, report};
+    exhaustion_sentence(&sentence, report->exhaustion);
+    if (!report->findings && report->exhaustion->close_wait)
+        text_string(&sentence, " (none for longer than grace_ms)");
+    text_note(&report->sink, sentence.text);
+    text_site(&report->sink, report->exhaustion->of_stack ? report->exhaustion->stack : 0, &namer);
 }
 
 static void write_text(struct report *report, const char *when) {
@@ -259,7 +320,12 @@ static void write_text(struct report *report, const char *when) {
                              ledger.header->exe[0] ? ledger.header->exe : "this process"};
     if (ledger.header->cmdline_bytes) // as it was called: what its user recognises
         head.program = ledger.header->cmdline;
-    text_headline(&report->sink, &head);
+    if (report->exhaustion)
+        write_exhaustion(report);
+    // What is younger than grace_ms is not accused, and stands in the line above: "no socket
+    // leaked" would contradict it.
+    if (!report->exhaustion || report->findings)
+        text_headline(&report->sink, &head);
     for (uint32_t i = 0; i < snapshot->socket_count;) {
         uint32_t end = finding_at(report, i);
         if (is_shown(snapshot->sockets[i]))
@@ -311,14 +377,21 @@ static void close_report(struct report *report) {
 }
 
 static bool wants_text(const struct report *report, uint64_t leaks, bool asked) {
-    if (ledger_is_file() && !options.log_path[0])
-        return asked || options.verbosity > 0;
-    // What could not be judged may be a leak: silence would be a lie.
-    return leaks > 0 || asked || options.verbosity > 0 || report->snapshot.unrecorded ||
-           report->snapshot.incomplete;
+    // What could not be judged may be a leak: silence would be a lie, and a ledger does not tell.
+    if (asked || options.verbosity > 0 || report->snapshot.unrecorded ||
+        report->snapshot.unanswered || report->snapshot.incomplete)
+        return true;
+    return leaks > 0 && (!ledger_is_file() || options.log_path[0]);
 }
 
-uint64_t report_make(enum ledger_ended ended, const char *when, bool asked) {
+static void count_exhaustion(struct report *report) {
+    uint64_t stacks = ledger.header->regions[LEDGER_STACKS].used;
+    exhaustion_count(report->exhaustion, report->snapshot.sockets, report->snapshot.socket_count,
+                     scratch_take(&report->scratch, (size_t)stacks * sizeof(uint32_t)));
+}
+
+static uint64_t make(enum ledger_ended ended, const char *when, bool asked,
+                     struct exhaustion *exhaustion) {
     guard_enter();
     struct report *report = open_report();
     if (!report || snapshot_take(&report->snapshot, &report->scratch, ended) < 0) {
@@ -330,6 +403,10 @@ uint64_t report_make(enum ledger_ended ended, const char *when, bool asked) {
         return 0;
     }
     judge(report, ended);
+    explain(report);
+    report->exhaustion = exhaustion;
+    if (exhaustion)
+        count_exhaustion(report);
     sort(report->snapshot.sockets, report->snapshot.socket_count);
     count_findings(report);
     uint64_t leaks = report->totals.close_wait + report->totals.dead;
@@ -342,6 +419,14 @@ uint64_t report_make(enum ledger_ended ended, const char *when, bool asked) {
     close_report(report);
     guard_leave();
     return leaks;
+}
+
+uint64_t report_make(enum ledger_ended ended, const char *when, bool asked) {
+    return make(ended, when, asked, NULL);
+}
+
+uint64_t report_make_exhausted(struct exhaustion *exhaustion) {
+    return make(ENDED_RUNNING, exhaustion_when(exhaustion), !ledger_is_file(), exhaustion);
 }
 
 // Not in a scratch: there may be no memory. One at a time: the trigger sees to that.

@@ -5,6 +5,8 @@
 #include "ledger/ledger_format.h"
 #include <stdbool.h>
 
+struct exhaustion;
+
 // Looks at all sockets and writes the text report, where there is something to report: a leak, or
 // verbosity=1, or `asked` (a live report that somebody requested). With a ledger file the snapshot
 // goes into that, for the tool to read, and text is written only where `asked`, log_path or
@@ -12,6 +14,11 @@
 // `when` is the headline's words: "at exit of". Returns the number of leaked sockets.
 // Signal-safe, under 4 KB of stack, leaves errno alone.
 uint64_t report_make(enum ledger_ended ended, const char *when, bool asked);
+
+// The same at a moment of exhaustion: text begins with what has run out, and is also written where
+// nothing leaked; not beside a ledger file, unless log_path or verbosity want it. Fills in what the
+// snapshot tells.
+uint64_t report_make_exhausted(struct exhaustion *exhaustion);
 
 // One line of ours, "==PID== sockleak: note", where reports go.
 void report_note(const char *note);

@@ -1,10 +1,12 @@
 #include "report/trigger.h"
 #include "base/format.h"
+#include "base/notice.h"
 #include "base/options.h"
 #include "base/output.h"
 #include "base/owner.h"
 #include "base/sys.h"
 #include "ledger/ledger.h"
+#include "report/exhaustion.h"
 #include "report/report.h"
 #include "track/tracker.h"
 #include <errno.h>
@@ -60,6 +62,14 @@ static void continue_in_quiet_child(void) {
         tracker_continue_in_child();
 }
 
+// `sockleak run` finds no ledger of this process: what it has to say, it said itself.
+static COLD void tell_run(uint64_t leaks) {
+    struct notice notice = {.type = NOTICE_LEDGER_LOST, .pid = (uint32_t)sys_getpid()};
+    notice.leaks = leaks < UINT32_MAX ? (uint32_t)leaks : UINT32_MAX;
+    memcpy(notice.exe, ledger.header->exe, sizeof notice.exe - 1);
+    notice_send(options.ledger_dir, &notice);
+}
+
 int trigger_end(enum ledger_ended ended, int status, const char *when) {
     if (owner_is_other_process())
         return status;
@@ -73,6 +83,8 @@ int trigger_end(enum ledger_ended ended, int status, const char *when) {
         uint64_t leaks = report_make(ended, when, false);
         ledger.header->end_status = status;
         __atomic_store_n(&ledger.header->ended, (uint32_t)ended, __ATOMIC_RELEASE);
+        if (leaks && options.ledger_dir[0] && !ledger_is_file())
+            tell_run(leaks);
         if (leaks && options.exitcode)
             status = (int)options.exitcode;
     } else if (first && ledger_creation_failed()) {
@@ -99,6 +111,23 @@ void trigger_live(const char *when) {
     }
     restore_signals(signals);
     errno = saved_errno;
+}
+
+bool trigger_exhausted(struct exhaustion *exhaustion) {
+    int saved_errno = errno;
+    uint64_t signals = block_signals();
+    continue_in_quiet_child();
+    bool made = acquire(sys_getpid(), 0);
+    if (made) {
+        if (ledger_exists())
+            report_make_exhausted(exhaustion);
+        release();
+    } else if (ledger_exists()) {
+        ledger_count(&ledger.header->counters.reports_skipped);
+    }
+    restore_signals(signals);
+    errno = saved_errno;
+    return made;
 }
 
 // Registered before the program's first instruction, and without a DSO handle: exit runs it after
@@ -155,6 +184,7 @@ void trigger_install(void) {
 
 void trigger_first_birth(void) {
     int saved_errno = errno;
+    exhaustion_begin();
     const char *line = options.problems;
     while (*line) {
         char memory[OPTION_PROBLEMS_BYTES];

@@ -3,6 +3,9 @@
 #define SOCKLEAK_REPORT_TRIGGER_H
 
 #include "ledger/ledger_format.h"
+#include <stdbool.h>
+
+struct exhaustion;
 
 // Called by the constructor: registers with exit and quick_exit. Not signal-safe.
 void trigger_install(void);
@@ -17,6 +20,10 @@ int trigger_end(enum ledger_ended ended, int status, const char *when);
 
 // A report of the running process. Skipped, and counted, while another is being written.
 void trigger_live(const char *when);
+
+// A report of the running process at a moment of exhaustion. Returns false where another is being
+// written: then this one was skipped, and counted.
+bool trigger_exhausted(struct exhaustion *exhaustion);
 
 // quick_exit was called: its handlers are not told the status, and ours will want it.
 void trigger_expect_quick_exit(int status);

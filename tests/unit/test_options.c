@@ -184,18 +184,28 @@ static void many_problems_are_cut_at_the_buffers_end(void **state) {
     options_parse(text);
     assert_true(strlen(options.problems) < sizeof options.problems);
     assert_contains(options.problems, "'xx'");
+    // Of whole lines, each of which ends in one of two ways.
+    const char *line = options.problems;
+    for (const char *end; (end = strchr(line, '\n')); line = end + 1)
+        assert_true(memcmp(end - 2, end[1] ? "m)" : "it", 2) == 0);
+    assert_string_equal(line, "");
+    assert_contains(options.problems, "\nSOCKLEAK_OPTIONS: there are more mistakes in it\n");
 }
 
 static void help_names_every_option_with_range_and_default(void **state) {
     (void)state;
     static const char *const expected[][3] = {
         {"exit_grace_ms", "0 to 3600000 ms", "default 100"},
+        {"exhaustion_interval", "0 to 86400 s", "default 60"},
         {"exitcode", "0 to 255", "default 0"},
         {"families", "inet|unix|all", "default inet"},
         {"grace_ms", "0 to 3600000 ms", "default 1000"},
         {"help", "0 to 1", "default 0"},
+        {"leak_after", "0 to 86400 s", "default 0"},
         {"ledger_dir", "DIRECTORY", "default none"},
         {"log_path", "FILE", "default none"},
+        {"max_close_wait", "0 to 1000000", "default 0"},
+        {"max_open", "0 to 1000000", "default 0"},
         {"max_sockets", "0 to 1000000", "default 10"},
         {"show", "leaks|all", "default leaks"},
         {"signal", "USR1|USR2", "default USR1"},
