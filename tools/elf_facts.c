@@ -3,15 +3,10 @@
 #include <fcntl.h>
 #include <gelf.h>
 #include <libelf.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
-
-#if defined(__x86_64__)
-#define OWN_MACHINE EM_X86_64
-#elif defined(__aarch64__)
-#define OWN_MACHINE EM_AARCH64
-#endif
 
 static Elf *open_elf(const char *path, int *fd) {
     *fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
@@ -28,27 +23,6 @@ static void close_elf(Elf *elf, int fd) {
 }
 
 // --- facts --------------------------------------------------------------------------------------
-
-static void read_interpreter(Elf *elf, const GElf_Phdr *segment, struct elf_facts *out) {
-    size_t len = segment->p_filesz < sizeof out->interpreter ? segment->p_filesz
-                                                             : sizeof out->interpreter - 1;
-    Elf_Data *data = elf_getdata_rawchunk(elf, (int64_t)segment->p_offset, len, ELF_T_BYTE);
-    if (data && data->d_buf)
-        memcpy(out->interpreter, data->d_buf, len);
-}
-
-static void read_segments(Elf *elf, struct elf_facts *out) {
-    size_t count = 0;
-    GElf_Phdr segment;
-    out->is_static = true;
-    elf_getphdrnum(elf, &count);
-    for (size_t i = 0; i < count && gelf_getphdr(elf, (int)i, &segment); i++) {
-        if (segment.p_type != PT_INTERP)
-            continue;
-        out->is_static = false;
-        read_interpreter(elf, &segment, out);
-    }
-}
 
 // Runtimes that must come before any other library, or end the program with a message that says so.
 static bool is_sanitizer(const char *name) {
@@ -75,17 +49,11 @@ static void read_needed(Elf *elf, Elf_Scn *section, const GElf_Shdr *header,
 }
 
 static void read_sections(Elf *elf, struct elf_facts *out) {
-    size_t names = 0;
     Elf_Scn *section = NULL;
     GElf_Shdr header;
-    elf_getshdrstrndx(elf, &names);
-    while ((section = elf_nextscn(elf, section)) && gelf_getshdr(section, &header)) {
-        const char *name = elf_strptr(elf, names, header.sh_name);
-        if (name && (strcmp(name, ".note.go.buildid") == 0 || strcmp(name, ".go.buildinfo") == 0))
-            out->is_go = true;
+    while ((section = elf_nextscn(elf, section)) && gelf_getshdr(section, &header))
         if (header.sh_type == SHT_DYNAMIC)
             read_needed(elf, section, &header, out);
-    }
 }
 
 int elf_facts_read(const char *path, struct elf_facts *out) {
@@ -94,13 +62,8 @@ int elf_facts_read(const char *path, struct elf_facts *out) {
     Elf *elf = open_elf(path, &fd);
     if (fd < 0)
         return -errno;
-    GElf_Ehdr header;
-    if (elf && elf_kind(elf) == ELF_K_ELF && gelf_getehdr(elf, &header)) {
-        out->is_elf = true;
-        out->is_foreign = header.e_machine != OWN_MACHINE || header.e_ident[EI_CLASS] != ELFCLASS64;
-        read_segments(elf, out);
+    if (elf && elf_kind(elf) == ELF_K_ELF)
         read_sections(elf, out);
-    }
     close_elf(elf, fd);
     return 0;
 }

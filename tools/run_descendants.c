@@ -30,6 +30,7 @@ struct unwatched {
     pid_t pid;
     char *exe;
     const char *problem;
+    bool is_marked; // as its mark has it
 };
 
 struct descendants {
@@ -37,6 +38,7 @@ struct descendants {
     size_t seen_count;
     struct unwatched *unwatched;
     uint32_t unwatched_count;
+    uint64_t unnamed; // more than UNWATCHED_MAX
     bool cannot_look; // the kernel does not tell a process's children
 };
 
@@ -139,12 +141,51 @@ bool descendants_any(void *list) {
 
 void descendants_add_unwatched(struct descendants *list, pid_t pid, const char *exe,
                                const char *problem) {
-    if (list->unwatched_count == UNWATCHED_MAX)
+    if (list->unwatched_count == UNWATCHED_MAX) {
+        list->unnamed++;
         return;
+    }
     list->unwatched =
         must_reallocate(list->unwatched, list->unwatched_count + 1, sizeof *list->unwatched);
     list->unwatched[list->unwatched_count++] =
-        (struct unwatched){pid, exe ? must_copy(exe) : NULL, problem};
+        (struct unwatched){pid, exe ? must_copy(exe) : NULL, problem, false};
+}
+
+static bool is_same_program(const char *exe, const char *other) {
+    const char *slash = strrchr(exe, '/'), *others = strrchr(other, '/');
+    return strcmp(slash ? slash : exe, others ? others : other) == 0;
+}
+
+// The one that a mark is about, if a look has seen it. A process leaves at most one: what cannot be
+// watched leaves none.
+static struct unwatched *find_seen(struct descendants *list, pid_t pid, const char *exe,
+                                   const char *problem) {
+    for (uint32_t i = 0; i < list->unwatched_count; i++) {
+        struct unwatched *seen = &list->unwatched[i];
+        bool is_it = pid ? seen->pid == pid
+                         : strcmp(seen->problem, problem) == 0 && seen->exe &&
+                               is_same_program(seen->exe, exe);
+        if (is_it && !seen->is_marked)
+            return seen;
+    }
+    return NULL;
+}
+
+void descendants_add_marked(struct descendants *list, pid_t pid, const char *exe,
+                            const char *problem) {
+    struct unwatched *seen = find_seen(list, pid, exe, problem);
+    if (!seen) {
+        uint32_t count = list->unwatched_count;
+        descendants_add_unwatched(list, pid, exe, problem);
+        seen = list->unwatched_count > count ? &list->unwatched[count] : NULL;
+    }
+    if (seen) {
+        seen->is_marked = true;
+        // The parent knew more than was to be seen from outside.
+        seen->problem = problem;
+        if (!seen->exe)
+            seen->exe = must_copy(exe);
+    }
 }
 
 static bool is_named(const struct descendants *list, pid_t pid, const char *problem) {
@@ -210,6 +251,12 @@ void descendants_report_unwatched(const struct descendants *list, struct report 
     for (uint32_t i = 0; i < list->unwatched_count; i++) {
         const struct unwatched *unwatched = &list->unwatched[i];
         report_add_unwatched(report, (uint32_t)unwatched->pid, unwatched->exe, unwatched->problem);
+    }
+    if (list->unnamed) {
+        char note[80];
+        snprintf(note, sizeof note, "and %llu more processes could not be watched",
+                 (unsigned long long)list->unnamed);
+        report_note_text(report, note);
     }
     if (list->cannot_look)
         report_note_text(report, "this kernel does not tell a process's children "

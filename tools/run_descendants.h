@@ -1,8 +1,9 @@
 // The processes that a command started, seen through /proc while it runs: which of them cannot be
 // watched, and which outlive it.
 //
-// A look finds who is there at that moment. A program that comes and goes between two looks is not
-// noticed when it cannot be watched; one that lives long enough to keep a connection is.
+// A look finds who is there at that moment. A program that comes and goes between two looks is
+// known by the mark that its parent left (run_marks.h), where that could be watched; else it is
+// missed, and one that lives long enough to keep a connection is not.
 #ifndef SOCKLEAK_TOOLS_RUN_DESCENDANTS_H
 #define SOCKLEAK_TOOLS_RUN_DESCENDANTS_H
 
@@ -18,6 +19,11 @@ void descendants_free(struct descendants *list);
 // The command itself, where it was clear before its start that it cannot be watched.
 void descendants_add_unwatched(struct descendants *list, pid_t pid, const char *exe,
                                const char *problem);
+
+// One that said so before it ran (`exe` and `problem` from its mark; `pid` 0: not known). It counts
+// once where it was seen running, too. `problem` is static.
+void descendants_add_marked(struct descendants *list, pid_t pid, const char *exe,
+                            const char *problem);
 
 // Looks at all descendants of this process. Returns whether there was a program not seen before.
 bool descendants_look(void *list);

@@ -4,6 +4,7 @@
 #ifndef SOCKLEAK_TOOLS_VISIBILITY_H
 #define SOCKLEAK_TOOLS_VISIBILITY_H
 
+#include "base/program.h"
 #include "elf_facts.h"
 #include <stdbool.h>
 #include <sys/types.h>
@@ -13,6 +14,9 @@ struct visibility {
     bool must_not_preload;  // it would not start with LD_PRELOAD set to a library of ours
     struct elf_facts facts; // of the program, or of the interpreter that its #! line names
 };
+
+// What is wrong with it, in words: "statically linked". NULL where nothing is. Static.
+const char *visibility_problem(enum program_problem problem);
 
 // Looks at an executable file. A file that cannot be read has no problem that is known.
 void visibility_of_file(const char *path, struct visibility *out);

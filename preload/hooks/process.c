@@ -9,6 +9,7 @@
 #include "report/signals.h"
 #include "report/trigger.h"
 #include "track/modules.h"
+#include "track/programs.h"
 #include "track/tracker.h"
 #include <dlfcn.h>
 #include <pthread.h>
@@ -45,9 +46,17 @@ EXPORT int clone(int (*run)(void *), void *stack, int flags, void *argument, ...
     void *tls = va_arg(rest, void *);
     void *child_tid = va_arg(rest, void *);
     va_end(rest);
+    if (!(flags & CLONE_THREAD))
+        tracker_note_fork();
     if ((flags & CLONE_VM) && !(flags & CLONE_THREAD))
         owner_expect_shared_memory();
     return real_clone(run, stack, flags, argument, parent_tid, tls, child_tid);
+}
+
+// Called by vfork_*.S.
+void vfork_begins(void);
+void vfork_begins(void) {
+    tracker_note_fork();
 }
 
 // The copy takes system calls that a sandbox may not allow.
@@ -100,6 +109,13 @@ EXPORT int prctl(int option, ...) {
     return result;
 }
 
+// --- another root -------------------------------------------------------------------------------
+
+EXPORT int chroot(const char *path) {
+    tracker_before_new_root();
+    return real_chroot(path);
+}
+
 // --- modules ------------------------------------------------------------------------------------
 
 EXPORT int dlclose(void *library) {
@@ -121,7 +137,9 @@ static void begin_once(void) {
     static bool begun;
     if (__atomic_exchange_n(&begun, true, __ATOMIC_ACQ_REL))
         return;
-    options_parse(getenv("SOCKLEAK_OPTIONS"));
+    // Where the linker is in secure mode (a set-user-ID program that an administrator preloads us
+    // into), the environment is another user's, and must not choose files for us.
+    options_parse(secure_getenv("SOCKLEAK_OPTIONS"));
     output_remember_stderr();
     tracker_on_first_birth = first_birth;
     pthread_atfork(prepare_fork, ledger_fork_done_in_parent, continue_in_child);

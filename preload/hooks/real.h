@@ -8,6 +8,7 @@
 
 #include "base/compiler.h"
 #include <signal.h>
+#include <spawn.h>
 #include <stdio.h>
 #include <sys/socket.h>
 #include <sys/types.h>

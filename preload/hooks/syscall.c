@@ -9,7 +9,9 @@
 #include "hooks/real.h"
 #include "hooks/replacing.h"
 #include "hooks/sandboxing.h"
+#include "report/exhaustion.h"
 #include "report/trigger.h"
+#include "track/programs.h"
 #include "track/tracker.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -34,6 +36,7 @@ static void *pointer(long argument) {
 
 static long do_socket(const struct call *call, const void *caller) {
     long fd = pass_on(call);
+    exhaustion_after(fd, NULL, 0);
     if (fd >= 0)
         tracker_born((int)fd, &(struct tracker_birth){.call = CALL_SOCKET,
                                                       .family = (int)call->a,
@@ -45,6 +48,7 @@ static long do_socket(const struct call *call, const void *caller) {
 
 static long do_socketpair(const struct call *call, const void *caller) {
     long result = pass_on(call);
+    exhaustion_after(result, NULL, 0);
     const int *fds = pointer(call->d);
     for (int i = 0; result == 0 && i < 2; i++)
         tracker_born(fds[i], &(struct tracker_birth){.call = CALL_SOCKETPAIR,
@@ -57,6 +61,7 @@ static long do_socketpair(const struct call *call, const void *caller) {
 
 static long do_accept(const struct call *call, enum ledger_call name, const void *caller) {
     long fd = pass_on(call);
+    exhaustion_after(fd, NULL, 0);
     if (fd >= 0)
         tracker_accepted((int)call->a, (int)fd, name, caller);
     return fd;
@@ -113,6 +118,7 @@ static long do_connect(const struct call *call, const void *caller) {
     long result = pass_on(call);
     tracker_connected((int)call->a, pointer(call->b), (socklen_t)call->c, result == 0 ? 0 : errno,
                       caller);
+    exhaustion_after(result, pointer(call->b), (socklen_t)call->c);
     return result;
 }
 
@@ -134,11 +140,12 @@ static long do_dup(const struct call *call) {
     uint32_t kept = tracker_dup_begin((int)call->a);
     long fd = pass_on(call);
     tracker_dup_done(kept, (int)fd);
+    exhaustion_after(fd, NULL, 0);
     return fd;
 }
 
-static long do_dup_over(const struct call *call) {
-    struct replacement r = replacing_begin((int)call->a, (int)call->b);
+static long do_dup_over(const struct call *call, const void *caller) {
+    struct replacement r = replacing_begin((int)call->a, (int)call->b, caller);
     return replacing_done(r, (int)call->a, (int)call->b, (int)pass_on(call));
 }
 
@@ -146,13 +153,13 @@ static long do_fcntl(const struct call *call) {
     return call->b == F_DUPFD || call->b == F_DUPFD_CLOEXEC ? do_dup(call) : pass_on(call);
 }
 
-static long do_close(const struct call *call) {
-    tracker_closing((int)call->a);
+static long do_close(const struct call *call, const void *caller) {
+    tracker_closing((int)call->a, caller);
     return pass_on(call);
 }
 
-static long do_close_range(const struct call *call) {
-    closing_range((unsigned)call->a, (unsigned)call->b, (unsigned)call->c);
+static long do_close_range(const struct call *call, const void *caller) {
+    closing_range((unsigned)call->a, (unsigned)call->b, (unsigned)call->c, caller);
     return pass_on(call);
 }
 
@@ -161,7 +168,29 @@ static long do_exit_group(struct call *call) {
     return pass_on(call);
 }
 
+static long do_exec(const struct call *call, const struct program_call *program) {
+    struct program_exec exec = program_exec_begin(program);
+    long result = pass_on(call);
+    program_exec_failed(&exec);
+    return result;
+}
+
+static long do_execve(const struct call *call) {
+    return do_exec(call, &(struct program_call){.dir = AT_FDCWD,
+                                                .path = pointer(call->a),
+                                                .environment = pointer(call->c)});
+}
+
+static long do_execveat(const struct call *call) {
+    return do_exec(call, &(struct program_call){.dir = (int)call->a,
+                                                .path = pointer(call->b),
+                                                .flags = (int)call->e,
+                                                .environment = pointer(call->d)});
+}
+
 static long do_clone(const struct call *call) {
+    if (!(call->a & CLONE_THREAD))
+        tracker_note_fork();
     if ((call->a & CLONE_VM) && !(call->a & CLONE_THREAD))
         owner_expect_shared_memory();
     return pass_on(call);
@@ -169,6 +198,7 @@ static long do_clone(const struct call *call) {
 
 // Its flags lie behind a pointer that only the kernel may follow: it may be wrong.
 static long do_clone3(const struct call *call) {
+    tracker_note_fork();
     owner_expect_shared_memory();
     return pass_on(call);
 }
@@ -211,7 +241,7 @@ static long dispatch(struct call *call, const void *caller) {
     case SYS_recvmmsg:
         return do_recvmmsg(call, caller);
     case SYS_close:
-        return do_close(call);
+        return do_close(call, caller);
     case SYS_socket:
         return do_socket(call, caller);
     case SYS_socketpair:
@@ -230,26 +260,40 @@ static long dispatch(struct call *call, const void *caller) {
     case SYS_dup2:
 #endif
     case SYS_dup3:
-        return do_dup_over(call);
+        return do_dup_over(call, caller);
     case SYS_fcntl:
         return do_fcntl(call);
     case SYS_pidfd_getfd:
         return do_received(call, caller);
     case SYS_close_range:
-        return do_close_range(call);
+        return do_close_range(call, caller);
     case SYS_exit_group:
         return do_exit_group(call);
+    case SYS_execve:
+        return do_execve(call);
+    case SYS_execveat:
+        return do_execveat(call);
     case SYS_clone:
         return do_clone(call);
     case SYS_clone3:
         return do_clone3(call);
+    case SYS_chroot:
+    case SYS_pivot_root:
+        tracker_before_new_root();
+        return pass_on(call);
     case SYS_prctl:
         return do_prctl(call);
     case SYS_seccomp:
         return do_seccomp(call);
 #ifdef SYS_vfork
     case SYS_vfork:
+        tracker_note_fork();
         owner_expect_shared_memory();
+        return pass_on(call);
+#endif
+#ifdef SYS_fork
+    case SYS_fork:
+        tracker_note_fork();
         return pass_on(call);
 #endif
     default:

@@ -9,6 +9,15 @@
         .type   vfork, %function
 vfork:
         .cfi_startproc
+        stp     x29, x30, [sp, #-16]!
+        .cfi_def_cfa_offset 16
+        .cfi_offset 29, -16
+        .cfi_offset 30, -8
+        bl      vfork_begins
+        ldp     x29, x30, [sp], #16
+        .cfi_restore 29
+        .cfi_restore 30
+        .cfi_def_cfa_offset 0
         mrs     x9, tpidr_el0
         adrp    x10, :gottprel:owner_vfork_depth
         ldr     x10, [x10, #:gottprel_lo12:owner_vfork_depth]

@@ -16,6 +16,11 @@
         .type   vfork, @function
 vfork:
         .cfi_startproc
+        subq    $8, %rsp
+        .cfi_adjust_cfa_offset 8
+        call    vfork_begins@plt
+        addq    $8, %rsp
+        .cfi_adjust_cfa_offset -8
         popq    %rdx
         .cfi_adjust_cfa_offset -8
         .cfi_register %rip, %rdx

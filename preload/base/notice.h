@@ -1,0 +1,33 @@
+// Notices to `sockleak run` from where no file can be made: below another root directory, as a user
+// who may not write there, on a full disk. They go through a System V message queue
+// (sysvipc(7)), which needs no descriptor, no path and no memory of ours. Shared with tools/.
+//
+// Best effort: a queue that is full, not there, or in another IPC namespace takes nothing.
+#ifndef SOCKLEAK_BASE_NOTICE_H
+#define SOCKLEAK_BASE_NOTICE_H
+
+#include <stdint.h>
+
+enum notice_kind {
+    NOTICE_LEDGER_LOST = 1 // the ledger was private memory, and `leaks` sockets were leaked
+};
+
+// A message as msgsnd(2) has it. Whoever reads one trusts none of it.
+struct notice {
+    long type; // enum notice_kind
+    uint32_t pid;
+    uint32_t leaks;
+    char exe[256]; // NUL-terminated
+};
+
+enum {
+    NOTICE_BYTES = sizeof(struct notice) - sizeof(long)
+};
+
+// The queue of the run with this ledger directory.
+int notice_key(const char *ledger_dir);
+
+// Raw system calls: signal-safe. Never waits.
+void notice_send(const char *ledger_dir, const struct notice *notice);
+
+#endif
