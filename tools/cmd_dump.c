@@ -2,177 +2,186 @@
 #include "commands.h"
 #include "errors.h"
 #include "format_options.h"
-#include "live.h"
+#include "inspect.h"
 #include "procfs.h"
-#include "remote.h"
-#include <errno.h>
-#include <pwd.h>
+#include "threads.h"
+#include "watch.h"
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
+#include <time.h>
 
 static const char name[] = "dump";
 
-// --- what can go wrong --------------------------------------------------------------------------
+enum dump_option {
+    OPTION_WATCH = OPTION_LAST,
+    OPTION_THREADS
+};
+enum {
+    WATCH_MS = 2000,
+    WATCH_MIN_MS = 100
+};
 
-static void say_no_permission(pid_t pid) {
-    uid_t owner = procfs_uid(pid);
-    const struct passwd *user = getpwuid(owner);
-    if (owner != geteuid() && owner != (uid_t)-1)
-        error_say(
-            "process %d belongs to %s: dump it as that user, or as root (sudo sockleak dump %d)",
-            (int)pid, user ? user->pw_name : "another user", (int)pid);
-    else
-        error_say("process %d may not be looked at, though it is yours: it changed its user or "
-                  "kernel.yama.ptrace_scope forbids it; dump it as root, or with CAP_SYS_PTRACE",
-                  (int)pid);
-}
+struct dump {
+    struct format_options shared;
+    pid_t pid;
+    uint64_t watch_ms; // 0: once
+    bool threads;
+};
 
-static int say_failure(pid_t pid, int error) {
-    if (error == -ESRCH || error == -ENOENT)
-        error_say("process %d has ended", (int)pid);
-    else if (error == -EPERM || error == -EACCES)
-        say_no_permission(pid);
-    else if (error == -EPROTO)
-        error_say("process %d: its libsockleak.so has no ledger that can be read: it is just "
-                  "starting or ending (try again), or of another version",
-                  (int)pid);
-    else
-        error_say("process %d: %s", (int)pid, strerror(-error));
-    return STATUS_FAILED;
-}
+static const struct option long_options[] = {{"help", no_argument, NULL, 'h'},
+                                             {"watch", optional_argument, NULL, OPTION_WATCH},
+                                             {"threads", no_argument, NULL, OPTION_THREADS},
+                                             FORMAT_LONG_OPTIONS,
+                                             {NULL, 0, NULL, 0}};
 
-static int say_kernel_failure(pid_t pid, int error) {
-    bool is_elsewhere = procfs_namespace(pid, "net") != procfs_namespace(getpid(), "net");
-    if (is_elsewhere && (error == -EPERM || error == -EACCES))
-        error_say("process %d lives in another network namespace (a container?): dump it as root, "
-                  "or from inside: nsenter -t %d -U -n --preserve-credentials sockleak dump %d",
-                  (int)pid, (int)pid, (int)pid);
-    else
-        error_say("process %d: the kernel does not list its sockets (netlink sock_diag): %s",
-                  (int)pid, strerror(-error));
-    return STATUS_FAILED;
-}
+// --- once ---------------------------------------------------------------------------------------
 
-static int check_process(pid_t pid) {
-    struct procfs_status status;
-    int error = procfs_status(pid, &status);
-    if (error == -ESRCH)
-        error_say("no process %d%s", (int)pid, getpid() < 100 ? " (of this pid namespace)" : "");
-    else if (error < 0)
-        say_failure(pid, error);
-    else if (status.state == 'Z' || status.state == 'X')
-        error_say("process %d has ended: its parent, %d, has not waited for it", (int)pid,
-                  (int)status.parent);
-    else
-        return STATUS_OK;
-    return STATUS_FAILED;
-}
-
-// --- the ledger ---------------------------------------------------------------------------------
-
-// Returns an enum remote_found, or -errno.
-static int add_ledger(struct report *report, pid_t pid) {
-    struct remote_ledger ledger;
-    char label[32];
-    int found = remote_ledger_find(pid, &ledger);
-    if (found != REMOTE_LEDGER)
-        return found;
-    snprintf(label, sizeof label, "process %d", (int)pid);
-    struct ledger_source source = {remote_ledger_read, &ledger, ledger.bytes, label};
-    int error = report_add_ledger_source(report, &source);
-    return error < 0 ? error : REMOTE_LEDGER;
-}
-
-static void note_not_watched(struct report *report, const struct live_process *process) {
-    char note[512];
-    if (process->fin_read + process->fin_not_read) {
-        snprintf(note, sizeof note,
-                 "of %u sockets in CLOSE_WAIT, end of stream was read on %u (or came with the last "
-                 "data) and not on %u",
-                 process->fin_read + process->fin_not_read, process->fin_read,
-                 process->fin_not_read);
-        report_note_text(report, note);
-    }
-    snprintf(
-        note, sizeof note,
-        "this is what the kernel knows of process %d. Started by 'sockleak run -- COMMAND', it "
-        "would also tell which code opened each socket, where it read end of stream, and when",
-        (int)process->pid);
-    report_note_text(report, note);
-}
-
-static int gather(struct report *report, struct live *live, pid_t pid) {
-    // First the descriptors, then the ledger, then the kernel: what is closed in between is seen to
-    // be, and what is opened in between is left out.
-    int error = live_add(live, pid);
+// A finished report of the process; NULL, having said why.
+static struct report *take_report(const struct dump *dump) {
+    struct report *report = report_new();
+    bool is_taken = inspect_process(dump->pid, name, report) == STATUS_OK;
+    int error = is_taken && dump->threads ? threads_add(report, dump->pid) : 0;
     if (error < 0)
-        return say_failure(pid, error);
-    int found = add_ledger(report, pid);
-    if (found == -EBADMSG)
-        return STATUS_FAILED; // said so
-    if (found < 0)
-        return say_failure(pid, found);
-    live_ask_kernel(live);
-    const struct live_process *process = &live->processes[0];
-    if (process->kernel_error < 0)
-        return say_kernel_failure(pid, process->kernel_error);
-    live_observe(process, report, found == REMOTE_NO_LIBRARY ? "not started with sockleak" : NULL);
-    if (found == REMOTE_NO_LIBRARY)
-        note_not_watched(report, process);
-    return STATUS_OK;
+        error_say("process %d: its threads cannot be looked at: %s", (int)dump->pid,
+                  strerror(-error));
+    struct report_options options = dump->shared.report;
+    options.look_around = true;
+    if (is_taken && error == 0)
+        format_options_ask_kernel(&dump->shared, report, dump->pid);
+    if (is_taken && error == 0 && report_finish(report, &options) == 0)
+        return report;
+    report_free(report);
+    return NULL;
+}
+
+static int dump_once(const struct dump *dump) {
+    struct report *report = take_report(dump);
+    if (!report)
+        return STATUS_FAILED;
+    int status = format_options_write(&dump->shared, report, stdout, false);
+    if (status == STATUS_OK)
+        status = command_finish_output(STATUS_OK);
+    if (status == STATUS_OK && dump->shared.status_asked)
+        status = format_options_status(&dump->shared, report);
+    report_free(report);
+    return status;
+}
+
+// --- again and again ----------------------------------------------------------------------------
+
+static bool is_running(pid_t pid, uint64_t start_ticks) {
+    struct procfs_status status;
+    return procfs_status(pid, &status) == 0 && status.start_ticks == start_ticks &&
+           status.state != 'Z' && status.state != 'X';
+}
+
+static int look(const struct dump *dump, struct watch *watch, const struct watch_style *style) {
+    struct report *report = take_report(dump);
+    if (!report)
+        return STATUS_FAILED;
+    watch_look(watch, report, style, stdout);
+    int status = command_finish_output(STATUS_OK);
+    if (status == STATUS_OK && dump->shared.status_asked)
+        status = format_options_status(&dump->shared, report);
+    report_free(report);
+    return status;
+}
+
+// Until the process ends, the output takes no more, or what --fail-on names has come true.
+static int dump_watch(const struct dump *dump) {
+    struct watch *watch = watch_new();
+    struct watch_style style = {.front = "",
+                                .color = watch_has_color(dump->shared.color, stdout),
+                                .json = dump->shared.output_count &&
+                                        dump->shared.outputs[0].format == FORMAT_JSON};
+    struct timespec next;
+    struct procfs_status first;
+    int status = procfs_status(dump->pid, &first) < 0 ? STATUS_FAILED : STATUS_OK;
+    clock_gettime(CLOCK_MONOTONIC, &next);
+    while (status == STATUS_OK) {
+        status = look(dump, watch, &style);
+        next.tv_sec += (time_t)(dump->watch_ms / 1000);
+        next.tv_nsec += (long)(dump->watch_ms % 1000) * 1000000;
+        next.tv_sec += next.tv_nsec / 1000000000;
+        next.tv_nsec %= 1000000000;
+        if (status == STATUS_OK)
+            clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &next, NULL);
+        if (!is_running(dump->pid, first.start_ticks))
+            break;
+    }
+    watch_free(watch);
+    return status;
 }
 
 // --- the command --------------------------------------------------------------------------------
 
-static int dump(pid_t pid, struct format_options *shared) {
-    int status = check_process(pid);
-    if (status != STATUS_OK)
+static int accept_watch(struct dump *dump) {
+    dump->watch_ms = WATCH_MS;
+    if (optarg && !option_time(optarg, &dump->watch_ms))
+        return error_usage(name, "--watch=%s: is not a time such as 500ms, 30s or 5m", optarg);
+    if (dump->watch_ms < WATCH_MIN_MS)
+        dump->watch_ms = WATCH_MIN_MS;
+    return STATUS_OK;
+}
+
+static int accept(struct dump *dump, int c, char **argv) {
+    if (c == OPTION_WATCH)
+        return accept_watch(dump);
+    if (c == OPTION_THREADS) {
+        dump->threads = true;
+        return STATUS_OK;
+    }
+    return c == '?' || c == ':' ? option_error(name, c, argv, long_options)
+                                : format_options_accept(&dump->shared, name, c, optarg);
+}
+
+static int check(const struct dump *dump) {
+    const struct format_options *shared = &dump->shared;
+    bool is_plain =
+        shared->output_count == 0 ||
+        (shared->output_count == 1 && !shared->outputs[0].file &&
+         (shared->outputs[0].format == FORMAT_TEXT || shared->outputs[0].format == FORMAT_JSON));
+    if (dump->watch_ms && dump->threads)
+        return error_usage(name, "--watch and --threads do not go together");
+    if (dump->watch_ms && (!is_plain || shared->output || shared->suggest))
+        return error_usage(name, "--watch writes text or JSON to the standard output only");
+    return format_options_check(shared, name);
+}
+
+static int parse(struct dump *dump, int argc, char **argv, bool *wants_help) {
+    int c, status = STATUS_OK;
+    uint64_t pid = 0;
+    opterr = 0;
+    while (status == STATUS_OK && !*wants_help &&
+           (c = getopt_long(argc, argv, ":h" FORMAT_SHORT_OPTIONS, long_options, NULL)) != -1) {
+        if (c == 'h')
+            *wants_help = true;
+        else
+            status = accept(dump, c, argv);
+    }
+    if (status != STATUS_OK || *wants_help)
         return status;
-    struct live live = LIVE_EMPTY;
-    struct report *report = report_new();
-    status = gather(report, &live, pid);
-    if (status == STATUS_OK && report_finish(report, &shared->report) < 0)
-        status = STATUS_FAILED;
-    if (status == STATUS_OK)
-        status = format_options_write(shared, report, stdout, false);
-    if (status == STATUS_OK)
-        status = command_finish_output(STATUS_OK);
-    if (status == STATUS_OK && shared->status_asked)
-        status = format_options_status(shared, report);
-    report_free(report);
-    live_free(&live);
-    return status;
+    if ((status = check(dump)) != STATUS_OK)
+        return status;
+    if (optind == argc)
+        return error_usage(name, "which process? Give its PID");
+    if (optind + 1 < argc)
+        return error_usage(name, "one process at a time: '%s' is too much", argv[optind + 1]);
+    if (!option_number(argv[optind], 1, INT32_MAX, &pid))
+        return error_usage(name, "'%s' is no process id", argv[optind]);
+    dump->pid = (pid_t)pid;
+    return STATUS_OK;
 }
 
 static int dump_main(int argc, char **argv) {
-    static const struct option options[] = {
-        {"help", no_argument, NULL, 'h'}, FORMAT_LONG_OPTIONS, {NULL, 0, NULL, 0}};
-    struct format_options shared = FORMAT_OPTIONS_DEFAULT;
-    int c, status = STATUS_OK;
-    opterr = 0;
-    while (status == STATUS_OK &&
-           (c = getopt_long(argc, argv, ":h" FORMAT_SHORT_OPTIONS, options, NULL)) != -1) {
-        if (c == 'h') {
-            format_options_free(&shared);
-            return command_help(&command_dump);
-        }
-        status = c == '?' || c == ':' ? option_error(name, c, argv, options)
-                                      : format_options_accept(&shared, name, c, optarg);
-    }
-    uint64_t pid = 0;
-    if (status == STATUS_OK)
-        status = format_options_check(&shared, name);
-    if (status == STATUS_OK && optind == argc)
-        status = error_usage(name, "which process? Give its PID");
-    else if (status == STATUS_OK && optind + 1 < argc)
-        status = error_usage(name, "one process at a time: '%s' is too much", argv[optind + 1]);
-    else if (status == STATUS_OK && !option_number(argv[optind], 1, INT32_MAX, &pid))
-        status = error_usage(name, "'%s' is no process id", argv[optind]);
-    if (status == STATUS_OK)
-        status = dump((pid_t)pid, &shared);
-    format_options_free(&shared);
+    struct dump dump = {.shared = FORMAT_OPTIONS_DEFAULT};
+    bool wants_help = false;
+    int status = parse(&dump, argc, argv, &wants_help);
+    if (wants_help)
+        status = command_help(&command_dump);
+    else if (status == STATUS_OK && (status = inspect_check(dump.pid, name)) == STATUS_OK)
+        status = dump.watch_ms ? dump_watch(&dump) : dump_once(&dump);
+    format_options_free(&dump.shared);
     return status;
 }
 
@@ -187,9 +196,15 @@ const struct command command_dump = {
         "What is in its state for less than a second is no leak yet.\n\n"
         "Needs the right to trace the process: the same user, or root. The exit status is 0\n"
         "whatever is found, unless --fail-on, --exit-code or --baseline asks for another.\n",
-    .options = "  -h, --help              this help\n",
+    .options =
+        "      --watch[=SECONDS]   again and again, every 2 seconds: how each finding grows;\n"
+        "                          with --fail-on, until that comes true\n"
+        "      --threads           which threads are blocked in which call, and their stacks; a\n"
+        "                          thread may be stopped for less than a millisecond\n"
+        "  -h, --help              this help\n",
     .has_format_options = true,
     .examples = "  sockleak dump 4711\n"
-                "  sockleak dump --format=json --show=all 4711\n",
+                "  sockleak dump --format=json --show=all 4711\n"
+                "  sockleak dump --watch=10s 4711\n",
     .main = dump_main,
 };

@@ -6,8 +6,11 @@
 #include "run_directory.h"
 #include "run_environment.h"
 #include "run_gather.h"
+#include "run_marks.h"
+#include "run_notices.h"
 #include "run_spawn.h"
 #include "visibility.h"
+#include "watch_run.h"
 #include <errno.h>
 #include <limits.h>
 #include <stdio.h>
@@ -19,10 +22,13 @@
 enum run_option {
     OPTION_LEDGER_DIR = OPTION_LAST,
     OPTION_LIBRARY_OPTION,
-    OPTION_SIGNAL
+    OPTION_SIGNAL,
+    OPTION_INTERVAL,
+    OPTION_LEAK_AFTER
 };
 enum {
-    ORPHANS_WAIT_MS = 200
+    ORPHANS_WAIT_MS = 200,
+    INTERVAL_MIN_MS = 100
 };
 
 static const char name[] = "run";
@@ -33,6 +39,7 @@ struct run {
     const char **options; // NAME=VALUE for the library
     size_t option_count;
     char *signal_option;
+    uint64_t interval_ms, leak_after_ms; // 0: none
     bool quiet;
     char **argv; // the command
     char library[PATH_MAX];
@@ -40,6 +47,7 @@ struct run {
     struct visibility visibility;
     struct run_directory directory;
     struct descendants *descendants;
+    uint64_t leaks_elsewhere; // of processes without a ledger
 };
 
 // --- options ------------------------------------------------------------------------------------
@@ -50,6 +58,8 @@ static const struct option long_options[] = {
     {"ledger-dir", required_argument, NULL, OPTION_LEDGER_DIR},
     {"option", required_argument, NULL, OPTION_LIBRARY_OPTION},
     {"signal", required_argument, NULL, OPTION_SIGNAL},
+    {"interval", required_argument, NULL, OPTION_INTERVAL},
+    {"leak-after", required_argument, NULL, OPTION_LEAK_AFTER},
     FORMAT_LONG_OPTIONS,
     {NULL, 0, NULL, 0}};
 
@@ -89,6 +99,14 @@ static int accept_signal(struct run *run, const char *signal) {
         name, "--signal %s: is none of USR1, USR2, ALRM, URG, WINCH, IO, PWR and none", signal);
 }
 
+static int accept_time(const char *option, uint64_t min_ms, uint64_t *out_ms) {
+    if (!option_time(optarg, out_ms) || *out_ms == 0)
+        return error_usage(name, "--%s %s: is not a time such as 500ms, 30s, 5m or 1h", option,
+                           optarg);
+    *out_ms = *out_ms < min_ms ? min_ms : *out_ms;
+    return STATUS_OK;
+}
+
 static int accept_option(struct run *run, int c, char **argv) {
     switch (c) {
     case 'q':
@@ -101,6 +119,10 @@ static int accept_option(struct run *run, int c, char **argv) {
         return accept_library_option(run, optarg);
     case OPTION_SIGNAL:
         return accept_signal(run, optarg);
+    case OPTION_INTERVAL:
+        return accept_time("interval", INTERVAL_MIN_MS, &run->interval_ms);
+    case OPTION_LEAK_AFTER:
+        return accept_time("leak-after", 1, &run->leak_after_ms);
     case '?':
     case ':':
         return option_error(name, c, argv, long_options);
@@ -193,10 +215,18 @@ static int watch(struct run *run, struct report *report, bool *has_run) {
     if (run->visibility.problem)
         descendants_add_unwatched(run->descendants, child.pid, run->program,
                                   run->visibility.problem);
+    struct watch_run_options beside = {.interval_ms = run->quiet ? 0 : run->interval_ms,
+                                       .leak_after_ms = run->quiet ? 0 : run->leak_after_ms,
+                                       .shared = &run->shared,
+                                       .directory = &run->directory};
+    struct watch_run *watch = watch_run_start(&beside);
     int status = run_wait(&child, descendants_look, run->descendants);
+    watch_run_stop(watch);
     run_wait_for_orphans(ORPHANS_WAIT_MS, descendants_any, run->descendants);
     descendants_look(run->descendants);
     run_gather(report, &run->directory);
+    run_marks_gather(run->descendants, &run->directory);
+    run->leaks_elsewhere = run_notices_gather(report, &run->directory);
     descendants_report_unwatched(run->descendants, report);
     run_directory_end(&run->directory);
     run_release_signals(&child);
@@ -226,6 +256,8 @@ static void say_nothing_seen(const struct run *run, const struct report *report)
 static int tell(struct run *run, struct report *report, int commands_status) {
     run->shared.render.program = run->argv[0];
     run->shared.report.progress = !run->quiet;
+    run->shared.report.look_around = true;
+    format_options_ask_kernel(&run->shared, report, getpid());
     if (report_finish(report, &run->shared.report) < 0)
         return commands_status ? commands_status : STATUS_FAILED;
     bool is_text = !run->quiet && !run->shared.output && run->shared.output_count == 0;
@@ -235,6 +267,8 @@ static int tell(struct run *run, struct report *report, int commands_status) {
     }
     int status = format_options_write(&run->shared, report, stderr, run->quiet);
     int leak_status = format_options_status(&run->shared, report);
+    if (leak_status == STATUS_OK && run->leaks_elsewhere && run->shared.fail_on)
+        leak_status = run->shared.exit_code;
     if (leak_status != STATUS_OK)
         return leak_status;
     return commands_status ? commands_status : status;
@@ -294,6 +328,9 @@ const struct command command_run = {
         "      --option NAME=VALUE for the library (SOCKLEAK_OPTIONS=help=1 lists them)\n"
         "      --signal=NAME       a process reports when it gets this signal: USR1 (default),\n"
         "                          USR2, ALRM, URG, WINCH, IO, PWR, none\n"
+        "      --interval=SECONDS  say every so often on stderr how the findings grow\n"
+        "      --leak-after=TIME   report on stderr as soon as a socket of a live process is in\n"
+        "                          CLOSE_WAIT for so long; once a minute at most\n"
         "  -h, --help              this help\n",
     .has_format_options = true,
     .examples = "  sockleak run -- make test\n"

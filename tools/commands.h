@@ -17,7 +17,7 @@ struct command {
     int (*main)(int argc, char **argv); // argv[0] is its name; returns an exit status
 };
 
-extern const struct command command_run, command_report, command_dump, command_scan;
+extern const struct command command_run, command_report, command_dump, command_reap, command_scan;
 
 // Prints its help on stdout. Returns STATUS_OK.
 int command_help(const struct command *command);

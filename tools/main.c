@@ -7,8 +7,8 @@
 #include <stdio.h>
 #include <string.h>
 
-static const struct command *const commands[] = {&command_run, &command_report, &command_dump,
-                                                 &command_scan, NULL};
+static const struct command *const commands[] = {&command_run,  &command_report, &command_dump,
+                                                 &command_reap, &command_scan,   NULL};
 
 static const struct command *command_named(const char *name) {
     for (int i = 0; commands[i]; i++)
@@ -48,7 +48,7 @@ static int print_help(void) {
 }
 
 static int no_command(const char *name) {
-    const char *names[] = {"run", "report", "dump", "scan", "help", NULL};
+    const char *names[] = {"run", "report", "dump", "reap", "scan", "help", NULL};
     const char *near = suggest(name, names);
     if (near)
         return error_usage(NULL, "no command '%s': did you mean '%s'?", name, near);
@@ -72,7 +72,7 @@ static int wrong_option(const char *option) {
 
 int main(int argc, char **argv) {
     if (argc < 2) {
-        error_usage(NULL, "no command given: run, report, dump or scan");
+        error_usage(NULL, "no command given: run, report, dump, reap or scan");
         return STATUS_USAGE;
     }
     const char *first = argv[1];
