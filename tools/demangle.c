@@ -1,59 +1,24 @@
 #include "demangle.h"
 #include "errors.h"
 #include <ctype.h>
+#include <libiberty/demangle.h>
+#include <setjmp.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
-// Of libstdc++ (Itanium C++ ABI). The result is malloc'd, or NULL.
-extern char *__cxa_demangle(const char *name, char *buffer, size_t *bytes, int *status);
-
 enum {
-    NAME_MAX_BYTES = 16 << 10 // longer ones take long, and nobody reads them
+    NAME_MAX_BYTES = 16 << 10, // longer ones take long, and nobody reads them
+    READABLE_MAX_BYTES = 64 << 10,
+    STEPS_MAX = 100000000 // less than a second
 };
 
-// "::h" and 16 hexadecimal digits: the hash of Rust's legacy names.
-static bool is_rust(const char *name, size_t len) {
-    enum {
-        HASH_LEN = 19
-    };
-    if (len <= HASH_LEN || strncmp(name + len - HASH_LEN, "::h", 3) != 0)
-        return false;
-    for (size_t i = len - HASH_LEN + 3; i < len; i++)
-        if (!isxdigit((unsigned char)name[i]) || isupper((unsigned char)name[i]))
-            return false;
-    return true;
-}
-
-static const struct {
-    const char *escape, *text;
-} escapes[] = {{"$LT$", "<"},  {"$GT$", ">"},  {"$RF$", "&"},  {"$LP$", "("},  {"$RP$", ")"},
-               {"$C$", ","},   {"$BP$", "*"},  {"$u20$", " "}, {"$u27$", "'"}, {"$u5b$", "["},
-               {"$u5d$", "]"}, {"$u7b$", "{"}, {"$u7d$", "}"}, {"$u7e$", "~"}, {"$u3b$", ";"},
-               {"$u2b$", "+"}, {"$SP$", "@"},  {"..", "::"}};
-
-// In place: each text is shorter than its escape, or as long.
-static void clean_rust(char *name) {
-    size_t len = strlen(name);
-    name[len - strlen("::h0123456789abcdef")] = '\0';
-    char *to = name;
-    for (const char *from = name; *from;) {
-        size_t i, count = sizeof escapes / sizeof *escapes;
-        // A name that would start with `$` is given an underscore in front.
-        if (from[0] == '_' && from[1] == '$' && (from == name || from[-1] == ':'))
-            from++;
-        for (i = 0; i < count; i++)
-            if (strncmp(from, escapes[i].escape, strlen(escapes[i].escape)) == 0)
-                break;
-        if (i == count) {
-            *to++ = *from++;
-            continue;
-        }
-        from += strlen(escapes[i].escape);
-        to = mempcpy(to, escapes[i].text, strlen(escapes[i].text));
-    }
-    *to = '\0';
-}
+struct readable {
+    char *text; // NUL-terminated; NULL while there is none
+    size_t len_bytes;
+    jmp_buf too_long;
+};
 
 // What compilers append to the name of a function that they split or specialised.
 static void cut_clone_suffix(char *name) {
@@ -66,17 +31,64 @@ static void cut_clone_suffix(char *name) {
     }
 }
 
+// A name may refer back to its parts, twice in each step: 300 bytes of it stand for gigabytes. The
+// printers of libiberty have no other way out, and hold no memory when they call this but, in a
+// Rust name, that of one identifier in punycode.
+static void append(const char *part, size_t len_bytes, void *context) {
+    struct readable *readable = context;
+    if (len_bytes == 0) // then `part` may be NULL
+        return;
+    if (len_bytes > READABLE_MAX_BYTES - readable->len_bytes)
+        longjmp(readable->too_long, 1);
+    memcpy(readable->text + readable->len_bytes, part, len_bytes);
+    readable->len_bytes += len_bytes;
+    readable->text[readable->len_bytes] = '\0';
+}
+
+// Of Rust's v0 form (RFC 2603) libiberty also walks through parts that it does not print. The
+// binder of a function's or a trait object's type (FG or DG, a number in base 62, which _ ends)
+// then still takes as many steps as it says. (Back references are not followed there.)
+static bool takes_long(const char *mangled) {
+    uint64_t steps = 0;
+    for (const char *c = strchr(mangled, 'G'); c && mangled[1] == 'R'; c = strchr(c + 1, 'G')) {
+        uint64_t number = 1;
+        const char *end = c + 1;
+        for (; isalnum((unsigned char)*end); end++)
+            number *= number < STEPS_MAX ? 62 : 1;
+        if (*end == '_' && (c[-1] == 'F' || c[-1] == 'D'))
+            steps += number;
+    }
+    return steps >= STEPS_MAX;
+}
+
+// NULL where it is no mangled name, or stands for too much.
+static char *readable_of(const char *mangled) {
+    enum {
+        OPTIONS = DMGL_PARAMS | DMGL_ANSI
+    };
+    struct readable readable = {.text = must_allocate(1, READABLE_MAX_BYTES + 1)};
+    volatile bool is_done = false;
+    if (setjmp(readable.too_long) == 0) {
+        is_done = rust_demangle_callback(mangled, OPTIONS, append, &readable);
+        if (!is_done) {
+            readable.len_bytes = 0; // of what looked like one at first
+            is_done = cplus_demangle_v3_callback(mangled, OPTIONS, append, &readable);
+        }
+    }
+    char *text = is_done ? must_copy(readable.text) : NULL;
+    free(readable.text);
+    return text;
+}
+
 char *demangle(const char *name) {
-    int status;
     char *plain = must_copy(name);
     cut_clone_suffix(plain);
-    char *readable = strncmp(plain, "_Z", 2) == 0 && strlen(plain) < NAME_MAX_BYTES
-                         ? __cxa_demangle(plain, NULL, NULL, &status)
-                         : NULL;
+    // C++ by the Itanium ABI, and both forms of Rust, without the hash that tells crates apart.
+    bool is_mangled = plain[0] == '_' && (plain[1] == 'Z' || plain[1] == 'R');
+    bool is_bounded = strlen(plain) < NAME_MAX_BYTES && is_mangled && !takes_long(plain);
+    char *readable = is_bounded ? readable_of(plain) : NULL;
     if (!readable)
         return plain;
     free(plain);
-    if (is_rust(readable, strlen(readable)))
-        clean_rust(readable);
     return readable;
 }

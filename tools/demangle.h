@@ -2,9 +2,9 @@
 #ifndef SOCKLEAK_TOOLS_DEMANGLE_H
 #define SOCKLEAK_TOOLS_DEMANGLE_H
 
-// The readable form of a linker's name: C++, and Rust's legacy form. Any other name, also Rust's
-// v0 form (_R...), comes back as it is. What compilers append to parts of a function (".isra.0",
-// ".cold") is left out. Free the result.
+// The readable form of a linker's name: C++, and Rust in both its forms. Any other name comes back
+// as it is. What compilers append to parts of a function (".isra.0", ".cold") is left out. Free the
+// result.
 char *demangle(const char *name);
 
 #endif

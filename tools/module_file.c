@@ -1,7 +1,7 @@
 #include "module_file.h"
 #include "errors.h"
+#include "regular_file.h"
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -13,12 +13,10 @@
 // which would also unpack compressed files and archives, and wait for a fifo.
 static int open_elf(const char *path) {
     char magic[SELFMAG];
-    struct stat status;
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    int fd = regular_file_open(path, 0, NULL);
     if (fd < 0)
-        return -errno;
-    if (fstat(fd, &status) == 0 && S_ISREG(status.st_mode) &&
-        pread(fd, magic, sizeof magic, 0) == sizeof magic && memcmp(magic, ELFMAG, SELFMAG) == 0)
+        return fd == -EINVAL ? -ENOEXEC : fd;
+    if (pread(fd, magic, sizeof magic, 0) == sizeof magic && memcmp(magic, ELFMAG, SELFMAG) == 0)
         return fd;
     close(fd);
     return -ENOEXEC;

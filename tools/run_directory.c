@@ -1,5 +1,7 @@
 #include "run_directory.h"
 #include "errors.h"
+#include "procfs.h"
+#include "run_notices.h"
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -17,6 +19,8 @@ enum {
     REMOVE_TRIES = 3         // a process that still runs may add a ledger meanwhile
 };
 
+static const char owner_link[] = "owner";
+
 static mode_t directory_mode(void) {
     // A server that root starts drops its privileges before it opens its next socket: its workers
     // must be able to add a file, though not to read or remove another's.
@@ -29,14 +33,23 @@ static bool is_in_memory(const char *path) {
            access(path, W_OK | X_OK) == 0;
 }
 
+// Elsewhere others could rename our directory and put one of theirs in its place, with ledgers of
+// their making.
+static bool is_safe(const char *path) {
+    struct stat status;
+    return path && path[0] == '/' && stat(path, &status) == 0 &&
+           (status.st_uid == 0 || status.st_uid == geteuid()) &&
+           (!(status.st_mode & (S_IWGRP | S_IWOTH)) || (status.st_mode & S_ISVTX));
+}
+
 static const char *default_parent(void) {
     const char *runtime = getenv("XDG_RUNTIME_DIR"), *temporary = getenv("TMPDIR");
     // Root's own is closed to others, see above.
-    if (geteuid() != 0 && is_in_memory(runtime))
+    if (geteuid() != 0 && is_in_memory(runtime) && is_safe(runtime))
         return runtime;
-    if (is_in_memory("/dev/shm"))
+    if (is_in_memory("/dev/shm") && is_safe("/dev/shm"))
         return "/dev/shm";
-    return temporary && temporary[0] == '/' ? temporary : "/tmp";
+    return is_safe(temporary) ? temporary : "/tmp";
 }
 
 static int make_kept(struct run_directory *out, const char *keep) {
@@ -50,29 +63,6 @@ static int make_kept(struct run_directory *out, const char *keep) {
         error_say("%s: %s", keep, strerror(-error));
         return error;
     }
-    return 0;
-}
-
-int run_directory_make(struct run_directory *out, const char *keep) {
-    memset(out, 0, sizeof *out);
-    int error = keep ? make_kept(out, keep) : 0;
-    if (error < 0)
-        return error;
-    const char *parent = keep ? out->keep : default_parent();
-    int len = snprintf(out->path, sizeof out->path, "%s/sockleak-XXXXXX", parent);
-    if (len >= OPTION_TEXT_BYTES) {
-        error_say("%s: the path is too long for a ledger directory: at most %d bytes", parent,
-                  OPTION_TEXT_BYTES - 1 - (int)strlen("/sockleak-XXXXXX"));
-        return -ENAMETOOLONG;
-    }
-    if (!mkdtemp(out->path)) {
-        error = -errno;
-        error_say("%s: no directory can be made there for the ledgers: %s (--ledger-dir=DIR names "
-                  "another place)",
-                  parent, strerror(-error));
-        return error;
-    }
-    chmod(out->path, directory_mode());
     return 0;
 }
 
@@ -95,8 +85,99 @@ static void empty(const struct run_directory *directory, DIR *dir) {
     }
 }
 
+// --- what a killed run left ---------------------------------------------------------------------
+
+// A link that leads nowhere tells whose the directory is: PID START-TIME PID-NAMESPACE.
+static void name_owner(char *out, size_t bytes) {
+    struct procfs_status status = {0};
+    procfs_status(getpid(), &status);
+    snprintf(out, bytes, "%d %llu %llu", (int)getpid(), (unsigned long long)status.start_ticks,
+             (unsigned long long)procfs_namespace(getpid(), "pid"));
+}
+
+static void sign(const char *path) {
+    char link[PATH_MAX + 16], owner[96];
+    name_owner(owner, sizeof owner);
+    snprintf(link, sizeof link, "%s/%s", path, owner_link);
+    if (symlink(owner, link) < 0)
+        error_warn("%s: %s", link, strerror(errno)); // then it stays if we are killed
+}
+
+static bool owner_is_gone(int dir) {
+    char owner[96];
+    int pid;
+    unsigned long long start_ticks, namespace;
+    ssize_t len = readlinkat(dir, owner_link, owner, sizeof owner - 1);
+    owner[len > 0 ? len : 0] = '\0';
+    if (sscanf(owner, "%d %llu %llu", &pid, &start_ticks, &namespace) != 3 || pid <= 0 ||
+        namespace == 0 || namespace != procfs_namespace(getpid(), "pid"))
+        return false; // nobody can tell from here
+    struct procfs_status status;
+    int error = procfs_status(pid, &status);
+    return error == -ESRCH || (error == 0 && status.start_ticks != start_ticks);
+}
+
+static void remove_if_stale(int parent, const char *parent_path, const char *name) {
+    struct stat status;
+    int fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+    if (!dir) {
+        if (fd >= 0)
+            close(fd);
+        return;
+    }
+    static const struct run_directory none;
+    if (fstat(fd, &status) == 0 && status.st_uid == geteuid() && owner_is_gone(fd)) {
+        char path[PATH_MAX];
+        snprintf(path, sizeof path, "%s/%s", parent_path, name);
+        run_notices_end(path);
+        empty(&none, dir);
+        unlinkat(parent, name, AT_REMOVEDIR);
+    }
+    closedir(dir);
+}
+
+// A run that is killed cannot clean up: the next one does, for its own user.
+static void remove_stale(const char *parent) {
+    DIR *dir = opendir(parent);
+    const struct dirent *entry;
+    while (dir && (entry = readdir(dir)))
+        if (strncmp(entry->d_name, "sockleak-", 9) == 0 && strlen(entry->d_name) == 15)
+            remove_if_stale(dirfd(dir), parent, entry->d_name);
+    if (dir)
+        closedir(dir);
+}
+
+int run_directory_make(struct run_directory *out, const char *keep) {
+    memset(out, 0, sizeof *out);
+    int error = keep ? make_kept(out, keep) : 0;
+    if (error < 0)
+        return error;
+    const char *parent = keep ? out->keep : default_parent();
+    if (!keep)
+        remove_stale(parent);
+    int len = snprintf(out->path, sizeof out->path, "%s/sockleak-XXXXXX", parent);
+    if (len >= OPTION_TEXT_BYTES) {
+        error_say("%s: the path is too long for a ledger directory: at most %d bytes", parent,
+                  OPTION_TEXT_BYTES - 1 - (int)strlen("/sockleak-XXXXXX"));
+        return -ENAMETOOLONG;
+    }
+    if (!mkdtemp(out->path)) {
+        error = -errno;
+        error_say("%s: no directory can be made there for the ledgers: %s (--ledger-dir=DIR names "
+                  "another place)",
+                  parent, strerror(-error));
+        return error;
+    }
+    chmod(out->path, directory_mode());
+    sign(out->path);
+    run_notices_begin(out);
+    return 0;
+}
+
 void run_directory_end(const struct run_directory *directory) {
     int error = 0;
+    run_notices_end(directory->path);
     for (int i = 0; i < REMOVE_TRIES; i++) {
         DIR *dir = opendir(directory->path);
         if (!dir)

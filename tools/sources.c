@@ -2,6 +2,7 @@
 #include "errors.h"
 #include "json_reader.h"
 #include "ledger_reader.h"
+#include "regular_file.h"
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -45,20 +46,6 @@ static int read_file(void *context, uint64_t offset, void *out, size_t len_bytes
     return 0;
 }
 
-// Opens a regular file. Non-blocking: a fifo must not hold us up.
-static int open_regular(const char *path, int flags, uint64_t *bytes) {
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY | flags);
-    struct stat status;
-    if (fd < 0)
-        return -errno;
-    if (fstat(fd, &status) == 0 && S_ISREG(status.st_mode)) {
-        *bytes = (uint64_t)status.st_size;
-        return fd;
-    }
-    close(fd);
-    return -EINVAL;
-}
-
 static int say_unreadable(const char *path, int error) {
     if (error == -ELOOP)
         error_say("%s: is a symbolic link: not followed, name the file itself", path);
@@ -81,7 +68,7 @@ static int add_ledger(struct report *report, int fd, uint64_t bytes, const char 
 static int add_file(struct report *report, const char *path, int flags) {
     uint64_t bytes;
     char front[16] = "";
-    int fd = open_regular(path, flags, &bytes);
+    int fd = regular_file_open(path, flags, &bytes);
     if (fd < 0)
         return say_unreadable(path, fd);
     ssize_t got = pread(fd, front, sizeof front - 1, 0);
@@ -100,7 +87,7 @@ static int add_file(struct report *report, const char *path, int flags) {
 
 int report_add_ledger_file(struct report *report, const char *path) {
     uint64_t bytes;
-    int fd = open_regular(path, 0, &bytes);
+    int fd = regular_file_open(path, 0, &bytes);
     if (fd < 0)
         return say_unreadable(path, fd);
     int error = add_ledger(report, fd, bytes, path);
