@@ -1,19 +1,20 @@
 #include "errors.h"
+#include "utf8.h"
 #include <stdarg.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-// A file name must not carry a terminal escape. Bytes of UTF-8 text stay; the C1 controls, which
-// are 0xc2 and 0x80 to 0x9f there, do not.
+// A file name must not carry a terminal escape. Text in UTF-8 stays; a byte that is none does not,
+// since 0x9b alone begins an escape where the terminal is not set to UTF-8. In place: there may be
+// no memory, and that is what is being said.
 static void make_harmless(char *text) {
-    for (unsigned char *c = (unsigned char *)text; *c; c++) {
-        bool is_c1 = c[0] == 0xc2 && c[1] >= 0x80 && c[1] < 0xa0;
-        if (is_c1)
-            c[1] = '?';
-        if (is_c1 || *c < ' ' || *c == 0x7f)
-            *c = '?';
+    for (size_t len; *text; text += len) {
+        len = utf8_sequence(text);
+        if (len == 0 || utf8_is_control(text)) {
+            len = len ? len : 1;
+            memset(text, '?', len);
+        }
     }
 }
 

@@ -8,10 +8,10 @@
 // `;` separates frames and a blank the weight, so the first must not stand in a name; a newline
 // would end the stack.
 static void write_name(FILE *out, const char *name) {
-    char *valid = utf8_copy(name);
-    for (const char *c = valid; *c; c++)
-        fputc(*c == ';' ? ':' : (unsigned char)*c < ' ' ? '?' : *c, out);
-    free(valid);
+    char *plain = utf8_plain(name);
+    for (const char *c = plain; *c; c++)
+        fputc(*c == ';' ? ':' : *c, out);
+    free(plain);
 }
 
 static void write_frame(FILE *out, const struct report_frame *frame) {

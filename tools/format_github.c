@@ -8,17 +8,13 @@
 
 // As actions/toolkit's command.ts does: in values of properties, `:` and `,` too.
 static void write_escaped(FILE *out, const char *text, bool in_property) {
-    char *valid = utf8_copy(text);
-    for (const char *c = valid; *c; c++) {
-        unsigned char byte = (unsigned char)*c;
-        bool is_special = byte == '%' || byte < ' ' || byte == 0x7f ||
-                          (in_property && (byte == ':' || byte == ','));
-        if (is_special)
-            fprintf(out, "%%%02X", byte);
+    char *plain = utf8_plain(text);
+    for (const char *c = plain; *c; c++)
+        if (*c == '%' || (in_property && (*c == ':' || *c == ',')))
+            fprintf(out, "%%%02X", *c);
         else
-            fputc(byte, out);
-    }
-    free(valid);
+            fputc(*c, out);
+    free(plain);
 }
 
 static void write_line(void *context, const char *text) {

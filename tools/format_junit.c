@@ -8,8 +8,8 @@
 
 // XML 1.0 knows no way to write most control characters.
 static void write_text(FILE *out, const char *text) {
-    char *valid = utf8_copy(text);
-    for (const char *c = valid; *c; c++)
+    char *plain = utf8_plain(text);
+    for (const char *c = plain; *c; c++)
         switch (*c) {
         case '&':
             fputs("&amp;", out);
@@ -23,22 +23,15 @@ static void write_text(FILE *out, const char *text) {
         case '"':
             fputs("&quot;", out);
             break;
-        case '\n':
-            fputs("&#10;", out);
-            break;
-        case '\t':
-            fputs("&#9;", out);
-            break;
         default: {
-            bool is_control = (unsigned char)*c < ' ' || *c == 0x7f;
             // U+FFFE and U+FFFF are no XML characters, either.
-            bool is_last = memcmp(c, "\xef\xbf", 2) == 0 && (unsigned char)c[2] >= 0xbe;
+            bool is_last = strncmp(c, "\xef\xbf", 2) == 0 && (unsigned char)c[2] >= 0xbe;
             if (is_last)
                 c += 2;
-            fputc(is_control || is_last ? '?' : *c, out);
+            fputc(is_last ? '?' : *c, out);
         }
         }
-    free(valid);
+    free(plain);
 }
 
 static void write_line(void *context, const char *text) {

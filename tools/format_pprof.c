@@ -87,9 +87,9 @@ static int64_t string_of(struct builder *builder, const char *text) {
     int64_t number =
         (int64_t)number_of(&builder->strings, hash_string(HASH_START, text), &is_new) - 1;
     if (is_new) {
-        char *valid = utf8_copy(text);
-        APPEND(builder, 0, string_table, arena_copy(&builder->arena, valid, strlen(valid)));
-        free(valid);
+        char *plain = utf8_plain(text); // pprof prints names as they are
+        APPEND(builder, 0, string_table, arena_copy(&builder->arena, plain, strlen(plain)));
+        free(plain);
     }
     return number;
 }

@@ -109,6 +109,67 @@ static json_t *stack_of(const char *heading, const struct report_stack *stack) {
     return object;
 }
 
+// --- code flows ---------------------------------------------------------------------------------
+// What happened to the sample socket, in the order of time: each call from the outermost frame in.
+// A thread has a flow of its own (SARIF 3.36 to 3.38).
+
+static json_t *step_of(const struct report_frame *frame, uint32_t level, const char *message,
+                       int *order) {
+    json_t *step = json_object(), *location = location_of(frame);
+    if (message)
+        format_json_set(location, "message", message_of(message));
+    format_json_set(step, "location", location);
+    if (frame->module)
+        TEXT(step, "module", frame->module);
+    NUMBER(step, "nestingLevel", level);
+    NUMBER(step, "executionOrder", (*order)++);
+    TEXT(step, "importance", message ? "essential" : "unimportant");
+    return step;
+}
+
+static void add_steps(json_t *steps, const char *heading, const struct report_stack *stack,
+                      int *order) {
+    uint32_t level = 0, innermost = stack->frame_count;
+    for (uint32_t i = stack->frame_count; i-- > 0;)
+        innermost = stack->frames[i].hidden ? innermost : i;
+    for (uint32_t i = stack->frame_count; i-- > 0;)
+        if (!stack->frames[i].hidden)
+            format_json_append(
+                steps, step_of(&stack->frames[i], level++, i == innermost ? heading : NULL, order));
+}
+
+// Of the thread that a stack is of, where it is known to be another than that of the birth.
+static uint32_t thread_of(const struct report_socket *sample, const struct report_stack *stack) {
+    const struct ledger_record *record = &sample->record;
+    return stack == sample->end_of_stream && record->eof_tid ? record->eof_tid : record->birth_tid;
+}
+
+static json_t *flow_of(const struct report_finding *finding) {
+    const struct report_stack *stack;
+    json_t *flow = json_object(), *threads = json_array(), *steps = NULL;
+    uint32_t before = 0;
+    int order = 1;
+    char heading[256];
+    for (int i = 0; format_stack_at(finding, i, heading, sizeof heading, &stack); i++) {
+        if (!stack || stack->frame_count == 0)
+            continue;
+        uint32_t thread = thread_of(finding->sockets[0], stack);
+        if (!steps || thread != before) {
+            json_t *object = json_object();
+            steps = json_array();
+            format_json_set(object, "locations", steps);
+            format_json_append(threads, object);
+        }
+        before = thread;
+        add_steps(steps, heading, stack, &order);
+    }
+    format_json_set(flow, "threadFlows", threads);
+    if (steps)
+        return flow;
+    json_decref(flow); // nothing is known of it: no flow may be empty
+    return NULL;
+}
+
 // --- results ------------------------------------------------------------------------------------
 
 static void set_suppression(json_t *result, const struct report_finding *sample) {
@@ -141,6 +202,10 @@ static json_t *result_of(const struct report *report, const struct report_class 
         if (stack)
             format_json_append(stacks, stack_of(text, stack));
     format_json_set(result, "stacks", stacks);
+    json_t *flow = flow_of(sample), *flows = json_array();
+    if (flow)
+        format_json_append(flows, flow);
+    format_json_set(result, "codeFlows", flows);
     NUMBER(result, "occurrenceCount", merged->socket_count);
     TEXT(prints, "sockleak/v1", sample->fingerprint);
     format_json_set(result, "partialFingerprints", prints);
@@ -169,7 +234,7 @@ void format_sarif(const struct report *report, FILE *out, const struct render_op
     TEXT(run, "columnKind", "unicodeCodePoints");
     format_json_append(runs, run);
     format_json_set(document, "runs", runs);
-    json_dumpf(document, out, JSON_INDENT(2));
+    json_dumpf(document, out, FORMAT_JSON_ASCII | JSON_INDENT(2));
     fputc('\n', out);
     json_decref(document);
 }

@@ -1,5 +1,6 @@
 // A scan as JSON: schema "sockleak-scan/1". Stable; new keys may appear.
 #include "errors.h"
+#include "format.h"
 #include "report/names.h"
 #include "report/text.h"
 #include "scan.h"
@@ -106,7 +107,7 @@ void scan_write_json(const struct scan_result *result, bool compact, FILE *out) 
         "{s:s, s:{s:s, s:s}, s:o, s:o, s:o, s:o}", "schema", "sockleak-scan/1", "tool", "name",
         "sockleak", "version", SOCKLEAK_VERSION, "processes", processes, "time_wait", destinations,
         "port_range", must(range), "summary", summary_of(result)));
-    json_dumpf(document, out, compact ? JSON_COMPACT : JSON_INDENT(1));
+    json_dumpf(document, out, FORMAT_JSON_ASCII | (compact ? JSON_COMPACT : JSON_INDENT(1)));
     fputc('\n', out);
     json_decref(document);
 }

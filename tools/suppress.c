@@ -1,5 +1,6 @@
 #include "suppress.h"
 #include "errors.h"
+#include "utf8.h"
 #include <ctype.h>
 #include <errno.h>
 #include <stdlib.h>
@@ -212,10 +213,18 @@ void suppress_findings(struct report *report) {
 
 // --- suggestions --------------------------------------------------------------------------------
 
-// Text that a rule can hold: `*` and `?` match themselves, a newline would end it.
+// Text that a rule can hold: `*` and `?` match themselves, a newline would end it, and blanks at
+// its end are not read. It is shown to people, too: `?` for each byte of what is no plain
+// character.
 static void write_pattern(FILE *out, const char *text) {
-    for (; *text; text++)
-        fputc(iscntrl((unsigned char)*text) ? '?' : *text, out);
+    fputs("leak:", out);
+    for (size_t len; *text; text += len) {
+        len = utf8_sequence(text);
+        bool is_plain = len && !utf8_is_control(text) && !(*text == ' ' && text[1] == '\0');
+        len = len ? len : 1;
+        for (size_t i = 0; i < len; i++)
+            fputc(is_plain ? text[i] : '?', out);
+    }
 }
 
 void suppress_suggest(const struct report *report, FILE *out) {
@@ -226,11 +235,9 @@ void suppress_suggest(const struct report *report, FILE *out) {
         const struct report_frame *frame = report_finding_frame(sample);
         fprintf(out, "# %llu of %s: %s\n", (unsigned long long)report->classes[i].socket_count,
                 verdict_name(sample->verdict), verdict_explanation(sample->verdict));
-        if (frame && frame->function) {
-            fputs("leak:", out);
+        if (frame && frame->function && frame->function[0]) {
             write_pattern(out, frame->function);
-        } else if (frame && frame->module) {
-            fputs("leak:", out);
+        } else if (frame && frame->module && frame->module[0]) {
             write_pattern(out, frame->module);
         } else {
             fprintf(out, "verdict:%s", verdict_name(sample->verdict));

@@ -3,7 +3,8 @@ from its text: for each object the section, what it SHALL have, what it MAY have
 an enumeration allows. A property that the standard does not name is a mistake (its schema says
 additionalProperties: false).
 
-problems(log) lists what is wrong, [] for a valid log."""
+problems(log) lists what is wrong, [] for a valid log. schema() is the same as a JSON Schema (draft 7),
+for validators of other people's."""
 
 import re
 from urllib.parse import urlparse
@@ -32,7 +33,7 @@ OBJECTS = {
     "result": ({"message": "message"},  # 3.27
                {"ruleId": str, "ruleIndex": int, "level": {"none", "note", "warning", "error"},
                 "kind": {"pass", "open", "informational", "notApplicable", "review", "fail"},
-                "locations": ["location"], "stacks": ["stack"], "codeFlows": list,
+                "locations": ["location"], "stacks": ["stack"], "codeFlows": ["codeFlow"],
                 "relatedLocations": ["location"], "occurrenceCount": lambda n: n >= 1,
                 "partialFingerprints": "strings", "fingerprints": "strings",
                 "suppressions": ["suppression"],
@@ -49,9 +50,20 @@ OBJECTS = {
     "stack": ({"frames": ["stackFrame"]}, {"message": "message"}),  # 3.44
     "stackFrame": ({}, {"location": "location", "module": str, "threadId": int,  # 3.45
                         "parameters": list}),
+    "codeFlow": ({"threadFlows": lambda flows: len(flows) >= 1},  # 3.36, with an array of at least one
+                 {"message": "message"}),
+    "threadFlow": ({"locations": lambda steps: len(steps) >= 1},  # 3.37
+                   {"id": str, "message": "message", "initialState": dict, "immutableState": dict}),
+    "threadFlowLocation": ({}, {"location": "location", "stack": "stack", "module": str,  # 3.38
+                                "kinds": ["str"], "nestingLevel": lambda n: n >= 0,
+                                "executionOrder": lambda n: n >= -1, "executionTimeUtc": str,
+                                "importance": {"important", "essential", "unimportant"}}),
     "suppression": ({"kind": {"inSource", "external"}},  # 3.35
                     {"status": {"accepted", "underReview", "rejected"}, "justification": str, "guid": str}),
 }
+
+
+PARTS = {("codeFlow", "threadFlows"): "threadFlow", ("threadFlow", "locations"): "threadFlowLocation"}  # arrays that may not be empty
 
 
 def check_value(value, wanted, where):
@@ -70,7 +82,7 @@ def check_value(value, wanted, where):
     elif isinstance(wanted, type):
         right = isinstance(value, wanted) and (wanted is bool or not isinstance(value, bool))
     else:
-        right = isinstance(value, int) and wanted(value)
+        right = isinstance(value, (int, list)) and wanted(value)
     return [] if right else [f"{where}: {value!r}"]
 
 
@@ -84,6 +96,9 @@ def check_object(value, name, where):
         if key == "properties":  # any object may have a property bag (3.8)
             continue
         found += check_value(each, wanted, f"{where}.{key}") if wanted else [f"{where}: {name} has {key}"]
+        part = PARTS.get((name, key))
+        if part and isinstance(each, list):
+            found += check_value(each, [part], f"{where}.{key}")
     return found
 
 
@@ -99,6 +114,42 @@ def check_run(run):
         if not 0 <= index < len(rules) or rules[index]["id"] != result["ruleId"]:  # 3.27.6
             found.append(f"ruleIndex {index} is not {result['ruleId']}")
     return found
+
+
+# What a function above asks of a number, for the schema.
+MINIMUM = {"occurrenceCount": 1, "startLine": 1, "startColumn": 1, "endLine": 1, "nestingLevel": 0, "executionOrder": -1}
+
+
+def schema_of(name, key, wanted):
+    part = PARTS.get((name, key))
+    if part:
+        return {"type": "array", "minItems": 1, "items": {"$ref": f"#/definitions/{part}"}}
+    if isinstance(wanted, str) and wanted in OBJECTS:
+        return {"$ref": f"#/definitions/{wanted}"}
+    if isinstance(wanted, list):
+        # Of these the standard says that no two are equal.
+        unique = key in ("rules", "stacks", "suppressions", "logicalLocations")
+        return {"type": "array", "uniqueItems": unique, "items": schema_of(name, "", wanted[0])}
+    if wanted in ("uri", "str"):
+        return {"type": "string", **({"format": "uri-reference"} if wanted == "uri" else {})}
+    if wanted == "strings":
+        return {"type": "object", "additionalProperties": {"type": "string"}}
+    if isinstance(wanted, set):
+        return {"enum": sorted(wanted)}
+    if isinstance(wanted, type):
+        return {"type": {str: "string", bool: "boolean", int: "integer", float: "number", dict: "object",
+                         list: "array"}[wanted]}
+    return {"type": "integer", "minimum": MINIMUM[key]}
+
+
+def schema():
+    definitions = {}
+    for name, (required, optional) in OBJECTS.items():
+        properties = {key: schema_of(name, key, wanted) for key, wanted in {**required, **optional}.items()}
+        definitions[name] = {"type": "object", "required": sorted(required), "additionalProperties": False,
+                             "properties": {**properties, "properties": {"type": "object"}}}
+    return {"$schema": "http://json-schema.org/draft-07/schema#", "definitions": definitions,
+            "$ref": "#/definitions/sarifLog"}
 
 
 def problems(log):

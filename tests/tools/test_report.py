@@ -24,6 +24,7 @@ try:
 except ImportError:
     junitparser = None
 
+import harness
 import sarif
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -183,6 +184,15 @@ class Formats(ReportCase):
             self.assertRegex(location["artifactLocation"]["uri"], r"\.c$")
             self.assertGreater(location["region"]["startLine"], 0)
             self.assertTrue(result["stacks"][0]["frames"])
+            (flow,) = result["codeFlows"]
+            steps = [step for thread in flow["threadFlows"] for step in thread["locations"]]
+            self.assertEqual([step["executionOrder"] for step in steps], list(range(1, len(steps) + 1)))
+            names = [step["location"]["logicalLocations"][0]["fullyQualifiedName"] for step in steps]
+            shown = [[f["location"]["logicalLocations"][0]["fullyQualifiedName"] for f in stack["frames"]]
+                     for stack in result["stacks"]]
+            self.assertEqual(names, [name for stack in shown for name in reversed(stack)])
+            told = [step["location"]["message"]["text"] for step in steps if step["importance"] == "essential"]
+            self.assertEqual(told, [stack["message"]["text"] for stack in result["stacks"]])
 
     def test_sarif_of_everything_is_valid(self):
         """With what is no leak, what is suppressed, what is known, and nothing at all."""
@@ -195,6 +205,17 @@ class Formats(ReportCase):
             self.assertEqual(sarif.problems(log), [], arguments)
         log = json.loads(self.run_report(self.ledgers("clean_half_close"), "--format=sarif").stdout)
         self.assertEqual((sarif.problems(log), log["runs"][0]["results"]), ([], []))
+
+    def test_sarif_is_valid_to_a_public_validator(self):
+        if jsonschema is None:
+            self.skipTest("python3-jsonschema is not installed")
+        jsonschema.Draft7Validator.check_schema(sarif.schema())
+        validator = jsonschema.Draft7Validator(sarif.schema(), format_checker=jsonschema.FormatChecker())
+        for arguments in ([], ["--show=all"]):
+            log = json.loads(self.run_report(*self.all_ledgers(), "--format=sarif", *arguments).stdout)
+            self.assertEqual([e.message for e in validator.iter_errors(log)], [], arguments)
+        log["runs"][0]["results"][0]["codeFlows"][0]["threadFlows"] = []
+        self.assertEqual(len(list(validator.iter_errors(log))), 1)
 
     def test_the_check_of_sarif_finds_mistakes(self):
         log = json.loads(self.run_report(self.ledgers("idle_pool"), "--format=sarif").stdout)
@@ -487,4 +508,5 @@ class Deaths(ReportCase):
 
 
 if __name__ == "__main__":
+    harness.need_build()
     unittest.main()
