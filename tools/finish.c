@@ -1,13 +1,21 @@
-// What is done to a report between gathering and rendering, in order; and small questions to it.
+// What is done to a report between gathering and rendering, in order.
 #include "baseline.h"
-#include "errors.h"
+#include "causes.h"
 #include "group.h"
+#include "holders.h"
 #include "judge.h"
-#include "report/names.h"
+#include "sites.h"
 #include "suppress.h"
 #include "symbolize.h"
-#include <errno.h>
-#include <string.h>
+#include "time_wait.h"
+
+static bool speaks_of_time_wait(const struct report *report) {
+    struct time_wait_view view;
+    time_wait_view(report, &view);
+    bool matters = time_wait_matters(report, &view);
+    time_wait_view_free(&view);
+    return matters;
+}
 
 int report_finish(struct report *report, const struct report_options *options) {
     int result = 0, error;
@@ -15,9 +23,18 @@ int report_finish(struct report *report, const struct report_options *options) {
         if ((error = suppress_load(report, options->suppression_files[i])) < 0)
             result = error;
     judge_report(report, options);
+    sites_count_sockets(report);
+    causes_find(report);
+    if (options->look_around)
+        holders_find_processes(report);
+    holders_find_ledgers(report);
     suppress_sockets(report);
     group_sockets(report);
+    report->has_named_sites = options->sites || speaks_of_time_wait(report);
     symbolize_report(report, options->progress);
+    sites_merge(report);
+    time_wait_merge(report);
+    causes_explain(report);
     group_fingerprint(report);
     suppress_findings(report);
     for (uint32_t i = 0; i < options->baseline_count; i++)
@@ -51,86 +68,4 @@ uint64_t report_failures(const struct report *report, uint32_t fail_on) {
             failures += report->classes[i].socket_count;
     }
     return failures;
-}
-
-// --- names --------------------------------------------------------------------------------------
-
-enum verdict verdict_named(const char *name) {
-    for (int i = 0; i < VERDICT_COUNT; i++)
-        if (strcmp(verdict_name((enum verdict)i), name) == 0)
-            return (enum verdict)i;
-    return VERDICT_COUNT;
-}
-
-const char *report_ended_name(enum report_ended ended) {
-    static const char *const names[REPORT_ENDED_COUNT] = {
-        [REPORT_RUNNING] = "running",       [REPORT_EXIT] = "exit",
-        [REPORT_UNDERSCORE_EXIT] = "_exit", [REPORT_SIGNAL] = "signal",
-        [REPORT_KILLED] = "killed",         [REPORT_EXEC] = "exec",
-    };
-    return names[ended];
-}
-
-const char *report_birth_call(const struct report_socket *socket) {
-    return name_of_call(socket->record.birth_call);
-}
-
-const char *report_program(const struct report_process *process) {
-    if (process->cmdline_count && process->cmdline[0][0])
-        return process->cmdline[0];
-    return process->exe[0] ? process->exe : "this process";
-}
-
-// --- times --------------------------------------------------------------------------------------
-
-int64_t report_socket_open_ms(const struct report_socket *socket) {
-    const struct ledger_record *record = &socket->record;
-    uint64_t now = record->snapshot.flags & SNAPSHOT_TAKEN ? record->snapshot.taken_ns
-                                                           : socket->process->now_ns;
-    if (!record->birth_ns || now < record->birth_ns)
-        return -1;
-    return (int64_t)((now - record->birth_ns) / 1000000);
-}
-
-int64_t report_socket_fin_age_ms(const struct report_socket *socket) {
-    const struct ledger_snapshot *snapshot = &socket->record.snapshot;
-    bool has_age = snapshot->state == STATE_CLOSE_WAIT &&
-                   ((snapshot->flags & SNAPSHOT_HAS_TCP_INFO) || socket->record.eof_ns);
-    return (snapshot->flags & SNAPSHOT_TAKEN) && has_age ? (int64_t)snapshot->state_age_ms : -1;
-}
-
-// --- where to point at --------------------------------------------------------------------------
-
-static bool starts_with(const char *text, const char *start) {
-    return strncmp(text, start, strlen(start)) == 0;
-}
-
-static bool is_own(const struct report_frame *frame) {
-    static const char *const systems[] = {"/usr/include/", "/usr/lib/", "/usr/src/", "/lib/",
-                                          "/build/",       "/rustc/",   "../",       "./csu/",
-                                          "./nptl/",       "./socket/"};
-    if (!frame->file || frame->hidden)
-        return false;
-    for (size_t i = 0; i < sizeof systems / sizeof *systems; i++)
-        if (starts_with(frame->file, systems[i]))
-            return false;
-    return !frame->module ||
-           (!starts_with(frame->module, "/usr/lib/") && !starts_with(frame->module, "/lib/"));
-}
-
-const struct report_frame *report_own_frame(const struct report_stack *stack) {
-    for (uint32_t i = 0; stack && i < stack->frame_count; i++)
-        if (is_own(&stack->frames[i]))
-            return &stack->frames[i];
-    for (uint32_t i = 0; stack && i < stack->frame_count; i++)
-        if (stack->frames[i].function)
-            return &stack->frames[i];
-    return stack && stack->frame_count ? &stack->frames[0] : NULL;
-}
-
-const struct report_frame *report_finding_frame(const struct report_finding *finding) {
-    const struct report_socket *sample = finding->sockets[0];
-    const struct report_frame *told =
-        report_own_frame(sample->end_of_stream ? sample->end_of_stream : sample->error);
-    return told ? told : report_own_frame(sample->birth);
 }

@@ -34,10 +34,19 @@ void format_stack_lines(const struct report_stack *stack,
 bool format_stack_at(const struct report_finding *finding, int index, char *heading,
                      size_t heading_bytes, const struct report_stack **stack);
 
+// For json_dumpf(). A name may hold what moves a terminal's cursor or turns text around (C1
+// controls, U+202E): escaped, it is still the name, and harmless where the JSON is shown.
+#define FORMAT_JSON_ASCII JSON_ENSURE_ASCII
+
 // JSON that cannot be made ends the program: there is no memory. Text of any bytes; NULL is null.
 json_t *format_json_text(const char *text);
 json_t *format_json_number(int64_t number);
 void format_json_set(json_t *object, const char *key, json_t *value);
 void format_json_append(json_t *array, json_t *value);
+void format_json_set_stack(json_t *object, const struct report_stack *stack); // and "truncated"
+
+// The parts of the document that tell of call sites, and of TIME_WAIT.
+json_t *format_json_sites(const struct report *report);
+json_t *format_json_time_wait(const struct report *report);
 
 #endif

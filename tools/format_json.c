@@ -1,6 +1,7 @@
 // The report as JSON: DESIGN.md section 6, and sockleak-report.schema.json. json_reader.c reads it.
 #include "format_json.h"
 #include "format.h"
+#include "format_threads.h"
 #include "report/names.h"
 #include <netinet/in.h>
 #include <sys/socket.h>
@@ -36,7 +37,7 @@ static json_t *frame_of(const struct report_frame *frame) {
     return object;
 }
 
-static void set_stack(json_t *object, const struct report_stack *stack) {
+void format_json_set_stack(json_t *object, const struct report_stack *stack) {
     json_t *frames = json_array();
     for (uint32_t i = 0; stack && i < stack->frame_count; i++)
         format_json_append(frames, frame_of(&stack->frames[i]));
@@ -47,15 +48,16 @@ static void set_stack(json_t *object, const struct report_stack *stack) {
 static json_t *call_of(const char *call, const struct report_stack *stack) {
     json_t *object = json_object();
     TEXT(object, "call", call);
-    set_stack(object, stack);
+    format_json_set_stack(object, stack);
     return object;
 }
 
 // --- sockets ------------------------------------------------------------------------------------
 
 static const char *const hint_names[HINT_COUNT] = {
-    "inherited",  "held-by-parent",  "reader-gone",      "duplicated",
-    "last-known", "no-read-timeout", "blocked-elsewhere"};
+    "inherited",  "held-by-parent",  "reader-gone",       "duplicated",
+    "last-known", "no-read-timeout", "blocked-elsewhere", "no-keepalive",
+    "no-cloexec", "blocking-mode",   "unread-data"};
 
 const char *format_json_hint(int bit) {
     return hint_names[bit];
@@ -80,6 +82,62 @@ static void set_address(json_t *object, const char *key, const struct ledger_add
     struct text_buffer text = text_buffer(memory, sizeof memory);
     text_address(&text, address);
     TEXT(object, key, address->family == ADDRESS_NONE ? NULL : memory);
+}
+
+// --- how a connection ended ---------------------------------------------------------------------
+
+static json_t *event_of(const struct report_event *event) {
+    static const char *const sides[] = {[TEARDOWN_FROM_PEER] = "peer",
+                                        [TEARDOWN_FROM_US] = "us",
+                                        [TEARDOWN_IN_PROGRAM] = "program"};
+    const struct teardown_event *step = &event->event;
+    json_t *object = json_object();
+    TEXT(object, "who", sides[step->side]);
+    TEXT(object, "what", teardown_step_name(step->step));
+    BOOLEAN(object, "happened", step->happened);
+    set_known(object, "at_ms_ago", event->ago_ms >= 0, event->ago_ms);
+    set_known(object, "at_epoch_ms", event->epoch_ms >= 0, event->epoch_ms);
+    TEXT(object, "time", teardown_time_name(step->time));
+    TEXT(object, "state", step->state == STATE_UNKNOWN ? NULL : name_of_state(step->state));
+    TEXT(object, "call", step->call == CALL_UNKNOWN ? NULL : name_of_call(step->call));
+    TEXT(object, "error", step->error ? name_of_error(step->error) : NULL);
+    set_known(object, "thread", step->thread != 0, step->thread);
+    return object;
+}
+
+static void set_teardown(json_t *object, const struct report_socket *socket) {
+    struct report_teardown steps;
+    json_t *events = json_array();
+    report_socket_teardown(socket, &steps);
+    for (unsigned i = 0; i < steps.count; i++)
+        format_json_append(events, event_of(&steps.events[i]));
+    format_json_set(object, "teardown", events);
+    TEXT(object, "first_fin", format_json_first_fin((int)steps.first));
+}
+
+const char *format_json_first_fin(int first) {
+    switch (first) {
+    case TEARDOWN_FIRST_PEER:
+        return "peer";
+    case TEARDOWN_FIRST_US:
+        return "us";
+    case TEARDOWN_FIRST_NOBODY:
+        return "nobody";
+    default:
+        return NULL;
+    }
+}
+
+static json_t *holders_of(const struct report_socket *socket) {
+    json_t *array = json_array();
+    for (uint32_t i = 0; i < socket->holder_count; i++) {
+        json_t *object = json_object();
+        NUMBER(object, "pid", socket->holders[i].pid);
+        TEXT(object, "name", socket->holders[i].name);
+        NUMBER(object, "fd", socket->holders[i].fd);
+        format_json_append(array, object);
+    }
+    return array;
 }
 
 static json_t *socket_of(const struct report_socket *socket) {
@@ -111,6 +169,9 @@ static json_t *socket_of(const struct report_socket *socket) {
     set_known(object, "thread", record->birth_tid != 0, record->birth_tid);
     set_known(object, "end_of_stream_thread", record->eof_tid != 0, record->eof_tid);
     format_json_set(object, "hints", hints);
+    set_teardown(object, socket);
+    format_json_set(object, "also_open_in", holders_of(socket));
+    TEXT(object, "cause", cause_name((enum ledger_cause)snapshot->cause));
     return object;
 }
 
@@ -126,6 +187,8 @@ static json_t *finding_of(const struct report_finding *finding) {
     TEXT(object, "suppressed_by", finding->suppressed_by);
     BOOLEAN(object, "known", finding->is_known);
     TEXT(object, "fingerprint", finding->fingerprint);
+    TEXT(object, "cause", cause_name(finding->cause));
+    TEXT(object, "cause_text", finding->cause_text);
     json_t *birth = call_of(report_birth_call(sample), sample->birth);
     TEXT(birth, "provenance", name_of_provenance(record->provenance));
     format_json_set(object, "birth", birth);
@@ -150,18 +213,29 @@ static json_t *finding_of(const struct report_finding *finding) {
 
 #define COUNTER(name)                                                                              \
     { #name, offsetof(struct ledger_counters, name) }
-const struct format_json_counter format_json_counters[] = {COUNTER(born),
-                                                           COUNTER(inherited),
-                                                           COUNTER(found),
-                                                           COUNTER(closed),
-                                                           COUNTER(closed_unseen),
-                                                           COUNTER(untracked_records),
-                                                           COUNTER(untracked_fds),
-                                                           COUNTER(stacks_lost),
-                                                           COUNTER(stacks_call_site),
-                                                           COUNTER(reports_skipped),
-                                                           COUNTER(snapshots_lost),
-                                                           {0}};
+#define EXHAUSTED(name, kind)                                                                      \
+    { "exhausted_" #name, offsetof(struct ledger_counters, exhausted[EXHAUSTED_##kind]) }
+const struct format_json_counter format_json_counters[] = {
+    COUNTER(born),
+    COUNTER(inherited),
+    COUNTER(found),
+    COUNTER(closed),
+    COUNTER(closed_unseen),
+    COUNTER(untracked_records),
+    COUNTER(untracked_fds),
+    COUNTER(stacks_lost),
+    COUNTER(stacks_call_site),
+    COUNTER(reports_skipped),
+    COUNTER(snapshots_lost),
+    COUNTER(destinations_lost),
+    EXHAUSTED(process_fds, PROCESS_FDS),
+    EXHAUSTED(system_fds, SYSTEM_FDS),
+    EXHAUSTED(ports, PORTS),
+    EXHAUSTED(memory, MEMORY),
+    EXHAUSTED(max_open, MAX_OPEN),
+    EXHAUSTED(max_close_wait, MAX_CLOSE_WAIT),
+    EXHAUSTED(leak_after, LEAK_AFTER),
+    {0}};
 
 static json_t *counters_of(const struct ledger_counters *counters) {
     json_t *object = json_object();
@@ -196,6 +270,9 @@ static json_t *process_of(const struct report_process *process,
         if (process->findings[i].is_leak || options->show_all)
             format_json_append(findings, finding_of(&process->findings[i]));
     format_json_set(object, "findings", findings);
+    json_t *threads = format_json_threads(process);
+    if (threads)
+        format_json_set(object, "threads", threads);
     format_json_set(object, "notes", texts_of(process->notes, process->note_count));
     return object;
 }
@@ -221,9 +298,11 @@ void format_json(const struct report *report, FILE *out, const struct render_opt
     for (uint32_t i = 0; i < report->process_count; i++)
         format_json_append(processes, process_of(report->processes[i], options));
     format_json_set(document, "processes", processes);
+    format_json_set(document, "sites", format_json_sites(report));
+    format_json_set(document, "time_wait", format_json_time_wait(report));
     format_json_set(document, "notes", texts_of(report->notes, report->note_count));
     format_json_set(document, "summary", summary_of(report));
-    json_dumpf(document, out, JSON_INDENT(2));
+    json_dumpf(document, out, FORMAT_JSON_ASCII | JSON_INDENT(2));
     fputc('\n', out);
     json_decref(document);
 }

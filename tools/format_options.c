@@ -1,5 +1,6 @@
 #include "format_options.h"
 #include "suppress.h"
+#include "time_wait.h"
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +21,11 @@ const char format_options_help[] =
     "  --exit-code=N           exit status of a leak, 1 to 255; default 23\n"
     "  --show=leaks|all        all: open sockets that are no leaks, too\n"
     "  --max-sockets=N         sockets listed per finding, default 10\n"
+    "  --explain               draw how each connection ended, and the step that is missing\n"
+    "  --sites                 a table of call sites: opened, closed, leaked, lifetimes\n"
+    "  --time-wait             who closes first, TIME_WAIT and local ports, also where it does "
+    "not\n"
+    "                          matter\n"
     "  --color=auto|always|never\n"
     "  -v, --verbose           list unused suppressions and known findings, too\n"
     "  --suggest               print suppressions that would silence what is reported\n";
@@ -50,6 +56,7 @@ static int accept_format(struct format_options *options, const char *command,
         return error_usage(command, "--format=%s: a file name must follow the colon", argument);
     options->outputs = must_reallocate(options->outputs, options->output_count + 1, sizeof output);
     options->outputs[options->output_count++] = output;
+    options->report.sites |= output.format == FORMAT_JSON; // it has them all
     return 0;
 }
 
@@ -161,6 +168,15 @@ int format_options_accept(struct format_options *options, const char *command, i
         return 0;
     case OPTION_SUGGEST:
         options->suggest = true;
+        return 0;
+    case OPTION_EXPLAIN:
+        options->render.explain = true;
+        return 0;
+    case OPTION_SITES:
+        options->render.sites = options->report.sites = true;
+        return 0;
+    case OPTION_TIME_WAIT:
+        options->render.time_wait = options->report.sites = true;
         return 0;
     default:
         return accept_value(options, command, option, argument);
@@ -281,6 +297,15 @@ int format_options_write(const struct format_options *options, const struct repo
     else if (!quiet)
         this = write_to(options, report, FORMAT_TEXT, stream);
     return status ? status : this;
+}
+
+void format_options_ask_kernel(const struct format_options *options, struct report *report,
+                               pid_t pid) {
+    if (!options->render.time_wait && !time_wait_is_likely(report))
+        return;
+    int error = time_wait_ask(report, pid);
+    if (error < 0 && options->render.time_wait)
+        error_warn("what the kernel has in TIME_WAIT is not known: %s", strerror(-error));
 }
 
 int format_options_status(const struct format_options *options, const struct report *report) {

@@ -22,6 +22,7 @@
 #include "errors.h"
 #include "model.h"
 #include <getopt.h>
+#include <sys/types.h>
 
 enum format_option { // values of getopt_long, above all characters
     OPTION_FORMAT = 1000,
@@ -35,6 +36,9 @@ enum format_option { // values of getopt_long, above all characters
     OPTION_COLOR,
     OPTION_VERBOSE,
     OPTION_SUGGEST,
+    OPTION_EXPLAIN,
+    OPTION_SITES,
+    OPTION_TIME_WAIT,
     OPTION_LAST // a subcommand's own may follow
 };
 
@@ -49,6 +53,9 @@ enum format_option { // values of getopt_long, above all characters
         {"show", required_argument, NULL, OPTION_SHOW},                                            \
         {"max-sockets", required_argument, NULL, OPTION_MAX_SOCKETS},                              \
         {"color", required_argument, NULL, OPTION_COLOR},                                          \
+        {"explain", no_argument, NULL, OPTION_EXPLAIN},                                            \
+        {"sites", no_argument, NULL, OPTION_SITES},                                                \
+        {"time-wait", no_argument, NULL, OPTION_TIME_WAIT},                                        \
         {"verbose", no_argument, NULL, OPTION_VERBOSE}, {                                          \
         "suggest", no_argument, NULL, OPTION_SUGGEST                                               \
     }
@@ -111,6 +118,11 @@ int format_options_write(const struct format_options *options, const struct repo
 
 // options->exit_code where the finished report fails by --fail-on, else STATUS_OK.
 int format_options_status(const struct format_options *options, const struct report *report);
+
+// For a command whose processes run, or have just ended: asks the kernel what is in TIME_WAIT in
+// the network namespace of `pid`, where the report is to tell of it. Before report_finish().
+void format_options_ask_kernel(const struct format_options *options, struct report *report,
+                               pid_t pid);
 
 void format_options_free(struct format_options *options);
 

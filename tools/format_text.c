@@ -2,7 +2,10 @@
 // lines from libdw, in colour where asked, and cut to the terminal's width.
 #include "errors.h"
 #include "format.h"
+#include "format_sections.h"
+#include "format_threads.h"
 #include "suppress.h"
+#include "text_lines.h"
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -16,54 +19,24 @@ enum {
 };
 
 #define BOLD "\033[1m"
-#define DIM "\033[2m"
 #define RED "\033[1;31m"
 #define YELLOW "\033[33m"
 #define GREEN "\033[32m"
-#define RESET "\033[0m"
 
 struct writer {
     const struct report *report;
     const struct render_options *options;
-    FILE *out;
+    struct text_lines lines;
     struct text_sink sink;
-    const char *style;                    // of the lines that follow; NULL plain
-    bool style_once;                      // of the next line only
     const struct report_finding *finding; // whose stacks are being named
     char function[NAME_BYTES], file[NAME_BYTES];
 };
 
 // --- lines --------------------------------------------------------------------------------------
 
-static void write_line(void *context, const char *line, size_t len_bytes) {
-    struct writer *writer = context;
-    const char *end = len_bytes > 2 ? memmem(line + 2, len_bytes - 2, "==", 2) : NULL;
-    if (!writer->options->color || !end) {
-        fwrite(line, 1, len_bytes, writer->out);
-        return;
-    }
-    size_t front = (size_t)(end + 2 - line);
-    fprintf(writer->out, DIM "%.*s" RESET, (int)front, line);
-    if (writer->style)
-        fprintf(writer->out, "%s%.*s" RESET "\n", writer->style, (int)(len_bytes - front - 1),
-                line + front);
-    else
-        fwrite(line + front, 1, len_bytes - front, writer->out);
-    if (writer->style_once)
-        writer->style = NULL;
-    writer->style_once = false;
-}
-
 // A line that text.c has no words for.
 static void say(struct writer *writer, const char *text) {
-    char line[TEXT_LINE_BYTES];
-    struct text_buffer out = text_buffer(line, sizeof line - 1);
-    text_string(&out, "==");
-    text_decimal(&out, writer->sink.pid);
-    text_string(&out, "== ");
-    text_foreign(&out, text);
-    line[out.len_bytes++] = '\n';
-    write_line(writer, line, out.len_bytes);
+    text_lines_say(&writer->lines, writer->sink.pid, "%s", text);
 }
 
 static void note(struct writer *writer, const char *text) {
@@ -204,6 +177,19 @@ static void name_processes(struct writer *writer, const struct report_class *mer
     say(writer, memory);
 }
 
+static void write_holders(struct writer *writer, const struct report_socket *socket) {
+    for (uint32_t i = 0; i < socket->holder_count; i++) {
+        const struct report_holder *holder = &socket->holders[i];
+        text_lines_say(&writer->lines, writer->sink.pid, "    also open as fd %d in pid %u (%s)",
+                       (int)holder->fd, holder->pid, holder->name);
+    }
+}
+
+static void write_cause(struct writer *writer, const struct report_finding *finding) {
+    if (finding->cause_text)
+        text_cause(&writer->sink, finding->cause_text);
+}
+
 static void write_sockets(struct writer *writer, const struct report_class *merged) {
     uint32_t front = writer->sink.pid, listed = 0;
     for (uint32_t i = 0; i < merged->finding_count; i++) {
@@ -216,6 +202,7 @@ static void write_sockets(struct writer *writer, const struct report_class *merg
             text_socket(&writer->sink, &record,
                         socket->fd_count == record.fd_count && socket->fd_count ? socket->fds
                                                                                 : NULL);
+            write_holders(writer, socket);
         }
     }
     writer->sink.pid = front;
@@ -230,12 +217,15 @@ static void write_class(struct writer *writer, const struct report_class *merged
     if (several)
         writer->sink.pid = sample->process->pid;
     // text_finding() writes its headline and the stacks at one go.
-    writer->style = sample->is_leak ? RED : YELLOW;
-    writer->style_once = true;
+    writer->lines.style = sample->is_leak ? RED : YELLOW;
+    writer->lines.style_once = true;
     text_finding(&writer->sink, sample->verdict, merged->socket_count, &record, &namer);
     if (several)
         name_processes(writer, merged);
+    write_cause(writer, sample);
     write_sockets(writer, merged);
+    if (writer->options->explain)
+        format_explain(sample->sockets[0], &writer->lines, sample->process->pid);
 }
 
 static bool is_listed(const struct writer *writer, const struct report_class *merged) {
@@ -287,7 +277,7 @@ static void write_head(struct writer *writer, uint32_t shown_processes) {
         *(verdict_group(sample->verdict) == GROUP_DEAD ? &head.dead : &head.close_wait) +=
             merged->socket_count;
     }
-    writer->style = head.findings ? BOLD : GREEN;
+    writer->lines.style = head.findings ? BOLD : GREEN;
     if (report->process_count == 1) {
         head.when = when_of(report->processes[0]);
         head.program = report_program(report->processes[0]);
@@ -303,7 +293,7 @@ static void write_head(struct writer *writer, uint32_t shown_processes) {
         head.program = program;
     }
     text_headline(&writer->sink, &head);
-    writer->style = NULL;
+    writer->lines.style = NULL;
 }
 
 static void write_summary(struct writer *writer) {
@@ -318,9 +308,9 @@ static void write_summary(struct writer *writer) {
         totals.not_tracked += process->totals.not_tracked;
         counters.closed += process->counters.closed;
     }
-    writer->style = BOLD;
+    writer->lines.style = BOLD;
     text_summary(&writer->sink, &totals, &counters);
-    writer->style = NULL;
+    writer->lines.style = NULL;
 }
 
 static void note_count(struct writer *writer, uint64_t count, const char *what) {
@@ -348,6 +338,7 @@ static void write_limits(struct writer *writer) {
     note_count(writer, sum.stacks_lost,
                "stacks not recorded: stack table full, or no memory for it");
     note_count(writer, sum.snapshots_lost, "reports given up: no memory to look at all sockets");
+    format_exhaustion(writer->report, &writer->lines, writer->sink.pid);
 }
 
 static void write_unwatched(struct writer *writer) {
@@ -423,10 +414,14 @@ static uint32_t processes_with_leaks(const struct report *report) {
 }
 
 void format_text(const struct report *report, FILE *out, const struct render_options *options) {
-    struct writer writer = {.report = report, .options = options, .out = out};
+    struct writer writer = {
+        .report = report,
+        .options = options,
+        .lines = {.out = out, .color = options->color, .width = options->width},
+    };
     bool several = report->process_count > 1;
-    writer.sink.write_line = write_line;
-    writer.sink.context = &writer;
+    writer.sink.write_line = text_lines_write;
+    writer.sink.context = &writer.lines;
     uint32_t front = report->process_count ? report->processes[0]->pid : 0;
     writer.sink.pid = front;
     write_head(&writer, processes_with_leaks(report));
@@ -434,11 +429,18 @@ void format_text(const struct report *report, FILE *out, const struct render_opt
         if (is_listed(&writer, &report->classes[i]))
             write_class(&writer, &report->classes[i], several);
     writer.sink.pid = front;
+    for (uint32_t i = 0; i < report->process_count; i++)
+        format_threads(report->processes[i], &writer.lines);
+    if (options->sites)
+        format_sites(report, &writer.lines, front);
+    bool has_time_wait = format_time_wait(report, &writer.lines, front, options->time_wait);
+    if (options->sites || has_time_wait)
+        say(&writer, "");
     write_summary(&writer);
-    writer.style = YELLOW;
+    writer.lines.style = YELLOW;
     write_limits(&writer);
     write_unwatched(&writer);
     write_notes(&writer, several);
-    writer.style = NULL;
+    writer.lines.style = NULL;
     write_rules(&writer);
 }

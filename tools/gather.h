@@ -16,6 +16,12 @@ struct report_stack *gather_stack(struct report *report, const struct report_add
 struct report_stack *gather_shown_stack(struct report *report, const struct report_frame *frames,
                                         uint32_t count, bool is_cut);
 
+// The counters of a stack, to be added to; made at the first call.
+struct report_site *gather_site(struct report *report, struct report_stack *stack);
+
+// A new destination at the end of the list, all zeros.
+struct report_destination *gather_destination(struct report *report);
+
 // Splits /proc/PID/cmdline's bytes into process->cmdline.
 void gather_cmdline(struct report *report, struct report_process *process, const char *bytes,
                     size_t len_bytes);

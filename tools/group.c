@@ -125,7 +125,7 @@ void group_fingerprint(struct report *report) {
 
 // What makes findings of two processes one: as they are shown, lines included. Stacks of a ledger
 // and of a JSON document are different objects even where they show the same.
-static uint64_t identity_of(const struct report_stack *stack) {
+uint64_t group_identity(const struct report_stack *stack) {
     uint64_t hash = HASH_START;
     for (uint32_t i = 0; stack && i < stack->frame_count; i++) {
         const struct report_frame *frame = &stack->frames[i];
@@ -152,8 +152,8 @@ static void fill_merging(struct merging *out, struct report_finding *finding, ui
         .keys = {!finding->is_leak, (uint64_t)(uintptr_t)finding->suppressed_by, finding->verdict,
                  (uint64_t)sample->record.birth_call << 16 |
                      (uint64_t)sample->record.eof_call << 8 | sample->record.error_call,
-                 identity_of(sample->birth), identity_of(sample->end_of_stream),
-                 identity_of(sample->error), finding->is_known},
+                 group_identity(sample->birth), group_identity(sample->end_of_stream),
+                 group_identity(sample->error), finding->is_known},
     };
 }
 

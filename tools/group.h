@@ -13,4 +13,8 @@ void group_fingerprint(struct report *report);
 // Makes report->classes and the summary. Needs frames, suppressions and baseline.
 void group_merge(struct report *report);
 
+// The same for stacks that are shown alike, be they of a ledger or of a JSON document. Needs
+// frames.
+uint64_t group_identity(const struct report_stack *stack);
+
 #endif

@@ -1,6 +1,7 @@
 #include "json_reader.h"
 #include "errors.h"
 #include "format_json.h"
+#include "json_sites_reader.h"
 #include "report/names.h"
 #include "symbolize.h"
 #include <arpa/inet.h>
@@ -14,7 +15,8 @@
 enum {
     DOCUMENT_MAX_BYTES = 256 << 20,
     FRAMES_MAX = 4096,
-    FDS_MAX = 1 << 20
+    FDS_MAX = 1 << 20,
+    HOLDERS_MAX = 64 // of one socket
 };
 
 // Times of a document are ages. They are counted back from here, so that they fit the ledger's.
@@ -183,6 +185,83 @@ static void read_hints(struct report_socket *socket, const json_t *list) {
     }
 }
 
+static void read_holders(struct report *report, struct report_socket *socket, const json_t *list) {
+    size_t count = json_array_size(list) < HOLDERS_MAX ? json_array_size(list) : HOLDERS_MAX;
+    struct report_holder *holders = arena_take(&report->arena, count, sizeof *holders);
+    for (size_t i = 0; i < count; i++) {
+        const json_t *holder = json_array_get(list, i);
+        const char *name = text_of(holder, "name");
+        holders[i] = (struct report_holder){
+            .pid = (uint32_t)number_of(holder, "pid", UINT32_MAX, 0),
+            .fd = (int32_t)number_of(holder, "fd", INT32_MAX, -1),
+            .name = arena_name(&report->arena, name ? name : ""),
+        };
+    }
+    socket->holders = holders;
+    socket->holder_count = (uint32_t)count;
+}
+
+static const struct report_stack *stack_of_step(const struct report_socket *socket,
+                                                enum teardown_step step) {
+    return step == TEARDOWN_EOF_READ     ? socket->end_of_stream
+           : step == TEARDOWN_ERROR_READ ? socket->error
+           : step == TEARDOWN_OUR_FIN    ? socket->shutdown
+                                         : NULL;
+}
+
+// False for a step that is not known here.
+static bool read_event(const struct report_socket *socket, struct report_event *event,
+                       const json_t *object) {
+    const char *what = text_of(object, "what"), *who = text_of(object, "who");
+    const char *time = text_of(object, "time"), *error = text_of(object, "error");
+    struct teardown_event *step = &event->event;
+    int found = -1;
+    for (int i = 0; what && i < TEARDOWN_STEPS; i++)
+        if (strcmp(teardown_step_name((enum teardown_step)i), what) == 0)
+            found = i;
+    if (found < 0)
+        return false;
+    step->step = (enum teardown_step)found;
+    step->side = !who || strcmp(who, "program") == 0 ? TEARDOWN_IN_PROGRAM
+                 : strcmp(who, "us") == 0            ? TEARDOWN_FROM_US
+                                                     : TEARDOWN_FROM_PEER;
+    step->happened = json_is_true(json_object_get(object, "happened"));
+    for (int i = TEARDOWN_TIME_UNKNOWN; time && i <= TEARDOWN_TIME_NOT_AFTER; i++)
+        if (strcmp(teardown_time_name((enum teardown_time)i), time) == 0)
+            step->time = (enum teardown_time)i;
+    step->state = state_named(text_of(object, "state"));
+    step->call = call_named(text_of(object, "call"));
+    step->error = error ? error_named(error) : 0;
+    step->thread = (uint32_t)number_of(object, "thread", UINT32_MAX, 0);
+    event->ago_ms = number_of(object, "at_ms_ago", INT64_MAX, -1);
+    event->epoch_ms = number_of(object, "at_epoch_ms", INT64_MAX, -1);
+    event->stack = step->happened ? stack_of_step(socket, step->step) : NULL;
+    return true;
+}
+
+static void read_teardown(struct report *report, struct report_socket *socket,
+                          const json_t *object) {
+    const json_t *list = json_object_get(object, "teardown");
+    const char *first = text_of(object, "first_fin");
+    if (!json_is_array(list))
+        return;
+    struct report_teardown *teardown = arena_take(&report->arena, 1, sizeof *teardown);
+    for (int i = TEARDOWN_FIRST_UNKNOWN; first && i <= TEARDOWN_FIRST_NOBODY; i++)
+        if (format_json_first_fin(i) && strcmp(format_json_first_fin(i), first) == 0)
+            teardown->first = (enum teardown_first)i;
+    for (size_t i = 0; i < json_array_size(list) && teardown->count < TEARDOWN_EVENTS_MAX; i++)
+        teardown->count +=
+            read_event(socket, &teardown->events[teardown->count], json_array_get(list, i));
+    socket->teardown = teardown;
+}
+
+static uint8_t cause_named(const char *name) {
+    for (uint8_t i = 0; name && i < CAUSE_COUNT; i++)
+        if (strcmp(cause_name((enum ledger_cause)i), name) == 0)
+            return i;
+    return CAUSE_UNKNOWN;
+}
+
 // What all sockets of a finding share is in `socket` already.
 static void read_socket(struct report *report, struct report_socket *socket, const json_t *object) {
     struct ledger_record *record = &socket->record;
@@ -199,6 +278,9 @@ static void read_socket(struct report *report, struct report_socket *socket, con
     record->birth_ns = open_ms >= 0 ? now_ns - (uint64_t)open_ms * 1000000 : 0;
     read_fds(report, socket, json_object_get(object, "fds"));
     read_hints(socket, json_object_get(object, "hints"));
+    read_holders(report, socket, json_object_get(object, "also_open_in"));
+    read_teardown(report, socket, object);
+    record->snapshot.cause = cause_named(text_of(object, "cause"));
 }
 
 // --- findings -----------------------------------------------------------------------------------
@@ -223,6 +305,7 @@ static struct report_socket shared_of(struct report *report, const json_t *findi
         shared.error = stack_of(report, error);
     }
     shared.shutdown = stack_of(report, json_object_get(finding, "shutdown"));
+    shared.cause_text = arena_name(&report->arena, text_of(finding, "cause_text"));
     shared.suppressed_by = arena_name(&report->arena, text_of(finding, "suppressed_by"));
     return shared;
 }
@@ -316,14 +399,35 @@ static void read_process(struct report *report, const json_t *object) {
 
 // ------------------------------------------------------------------------------------------------
 
+struct input {
+    int fd;
+    uint64_t offset, end; // no further, however much it grows meanwhile
+};
+
+// json_loadfd() would read byte by byte.
+static size_t read_some(void *buffer, size_t room, void *context) {
+    struct input *input = context;
+    if (room > input->end - input->offset)
+        room = (size_t)(input->end - input->offset);
+    ssize_t got;
+    do
+        got = pread(input->fd, buffer, room, (off_t)input->offset);
+    while (got < 0 && errno == EINTR);
+    if (got < 0)
+        return (size_t)-1;
+    input->offset += (uint64_t)got;
+    return (size_t)got;
+}
+
 static json_t *load(int fd, uint64_t bytes, const char *path) {
+    struct input input = {.fd = fd, .end = bytes};
     json_error_t problem;
     if (bytes > DOCUMENT_MAX_BYTES) {
         error_say("%s: larger than a report of sockleak gets (%d MB)", path,
                   DOCUMENT_MAX_BYTES >> 20);
         return NULL;
     }
-    json_t *document = lseek(fd, 0, SEEK_SET) == 0 ? json_loadfd(fd, 0, &problem) : NULL;
+    json_t *document = json_load_callback(read_some, &input, 0, &problem);
     if (!document)
         error_say("%s:%d: not JSON: %s", path, problem.line, problem.text);
     return document;
@@ -344,6 +448,7 @@ int json_reader_add(struct report *report, int fd, uint64_t bytes, const char *p
     }
     for (size_t i = 0; i < json_array_size(processes); i++)
         read_process(report, json_array_get(processes, i));
+    json_sites_read(report, document, &(struct json_sites_tools){stack_of, address_of, call_named});
     for (size_t i = 0; i < json_array_size(notes); i++)
         if (json_string_value(json_array_get(notes, i)))
             report_note_text(report, json_string_value(json_array_get(notes, i)));

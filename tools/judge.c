@@ -1,6 +1,7 @@
 #include "judge.h"
 #include "gather.h"
 #include "procfs.h"
+#include "sites.h"
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -70,6 +71,7 @@ static void inherit(struct report_socket *socket, const struct report_socket *ea
         record->peer = from->peer;
     record->flags |= from->flags;
     socket->hints |= HINT_INHERITED;
+    socket->is_left_by_exec = true;
 }
 
 static int by_inode(const void *a, const void *b) {
@@ -140,6 +142,10 @@ static void join_images(struct report *report) {
 static void find_end(struct report *report, struct report_process *process) {
     if (process->ended != REPORT_RUNNING || process->is_observed)
         return;
+    if (process->has_execed) { // and the next image left no ledger
+        process->ended = REPORT_EXEC;
+        return;
+    }
     struct procfs_status status;
     const char *boot_id = gather_boot_id(report);
     bool same_boot = boot_id[0] && strcmp(boot_id, process->boot_id) == 0;
@@ -155,17 +161,26 @@ static void find_end(struct report *report, struct report_process *process) {
 static struct verdict_rules rules_of(const struct report_process *process,
                                      const struct report_options *options) {
     return (struct verdict_rules){
-        .inet_sockets = true,
-        .unix_sockets = options->unix_sockets,
-        .grace_ms = options->grace_ms,
+        .inet_sockets = !process->has_rules || process->inet_sockets,
+        .unix_sockets = process->has_rules ? process->unix_sockets : options->unix_sockets,
+        .grace_ms = process->has_rules ? process->grace_ms : options->grace_ms,
         .process = process->process,
     };
+}
+
+// The library asked for FD_CLOEXEC before the exec (track/programs.c).
+static bool is_closed_by_exec(const struct report_socket *socket) {
+    const struct ledger_snapshot *snapshot = &socket->record.snapshot;
+    return socket->process->has_execed && (snapshot->properties_known & PROPERTY_NO_CLOEXEC) &&
+           !(snapshot->properties & PROPERTY_NO_CLOEXEC);
 }
 
 static enum verdict last_known(struct report_socket *socket, const struct report_options *options) {
     struct ledger_record *record = &socket->record;
     struct ledger_snapshot *snapshot = &record->snapshot;
     struct report_process *process = socket->process;
+    if (is_closed_by_exec(socket))
+        return VERDICT_NOT_JUDGED;
     socket->hints |= HINT_LAST_KNOWN;
     // A live report found it leaked, and it was not closed since: CLOSE_WAIT has no way back.
     bool was_leaked = (snapshot->flags & SNAPSHOT_TAKEN) &&
@@ -185,7 +200,7 @@ static enum verdict last_known(struct report_socket *socket, const struct report
         return VERDICT_OPEN;
     uint64_t told_ns = record->error_ns > record->eof_ns ? record->error_ns : record->eof_ns;
     bool is_due = process->now_ns == 0 || told_ns > process->now_ns ||
-                  process->now_ns - told_ns >= (uint64_t)options->grace_ms * 1000000;
+                  process->now_ns - told_ns >= (uint64_t)rules.grace_ms * 1000000;
     return is_due ? verdict : VERDICT_OPEN;
 }
 
@@ -211,6 +226,21 @@ static enum verdict judge_socket(struct report_socket *socket,
                                                                     : VERDICT_NOT_JUDGED;
 }
 
+void judge_property_hints(struct report_socket *socket) {
+    static const struct {
+        uint16_t property;
+        uint32_t hint;
+    } names[] = {{PROPERTY_NO_READ_TIMEOUT, HINT_NO_READ_TIMEOUT},
+                 {PROPERTY_NO_KEEPALIVE, HINT_NO_KEEPALIVE},
+                 {PROPERTY_NO_CLOEXEC, HINT_NO_CLOEXEC},
+                 {PROPERTY_BLOCKING_MODE, HINT_BLOCKING_MODE},
+                 {PROPERTY_UNREAD_DATA, HINT_UNREAD_DATA}};
+    const struct ledger_snapshot *snapshot = &socket->record.snapshot;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (snapshot->properties_known & snapshot->properties & names[i].property)
+            socket->hints |= names[i].hint;
+}
+
 static void set_hints(struct report_socket *socket) {
     uint16_t flags = socket->record.snapshot.flags;
     if (verdict_is_inherited(&socket->record, socket->process->process) &&
@@ -222,6 +252,7 @@ static void set_hints(struct report_socket *socket) {
         socket->hints |= HINT_READER_GONE;
     if (socket->fd_count > 1)
         socket->hints |= HINT_DUPLICATED;
+    judge_property_hints(socket);
 }
 
 static void judge_process(struct report_process *process, const struct report_options *options) {
@@ -229,8 +260,10 @@ static void judge_process(struct report_process *process, const struct report_op
     for (uint32_t i = 0; i < process->socket_count; i++) {
         struct report_socket *socket = &process->sockets[i];
         enum verdict verdict = judge_socket(socket, options);
-        if (verdict_group(verdict) == GROUP_NONE)
+        if (verdict_group(verdict) == GROUP_NONE) {
+            sites_count_unjudged(socket);
             continue;
+        }
         socket->record.snapshot.verdict = (uint8_t)verdict;
         set_hints(socket);
         process->sockets[kept++] = *socket;

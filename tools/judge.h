@@ -9,4 +9,7 @@
 // that are not this process's or no connection.
 void judge_report(struct report *report, const struct report_options *options);
 
+// Adds the hints that the snapshot's properties give.
+void judge_property_hints(struct report_socket *socket);
+
 #endif

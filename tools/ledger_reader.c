@@ -1,15 +1,20 @@
 #include "ledger_reader.h"
+#include "base/options.h"
 #include "errors.h"
+#include "procfs.h"
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 
 enum {
     RECORDS_AT_ONCE = 1024,
     PATH_BYTES = 4096,
     NOTE_BYTES = 160
 };
+
+#define TIME_WAIT_NS 60000000000ull
 
 // What the library makes at most, in elements: see `plan` in preload/ledger/ledger.c. More is
 // damage, or an attempt to make us take memory.
@@ -40,11 +45,13 @@ struct reader {
     uint64_t *frames;
     struct ledger_module *modules;
     char *strings;
+    struct ledger_destination *destinations;
     struct report_module **known_modules; // by number; NULL not looked at
     struct report_stack **known_stacks;   // by id
     uint32_t *first_fd;                   // by record number: fd + 1
     uint32_t *next_fd;                    // by fd: fd + 1
     uint64_t depths;                      // of the stacks so far
+    uint64_t minute_end_ns;               // of "the last 60 s", CLOCK_MONOTONIC
     uint32_t sockets_room;
 };
 
@@ -154,6 +161,8 @@ static void add_process(struct reader *reader) {
     process->parent_pid = header->parent_pid;
     process->start_time_ticks = header->start_time_ticks;
     process->created_ns = header->created_ns;
+    if (header->created_epoch_ns > header->created_ns)
+        process->epoch_offset_ns = header->created_epoch_ns - header->created_ns;
     process->boot_id = bounded_name(reader->report, header->boot_id, sizeof header->boot_id);
     process->exe = bounded_name(reader->report, header->exe, sizeof header->exe);
     uint32_t bytes = header->cmdline_bytes;
@@ -164,8 +173,14 @@ static void add_process(struct reader *reader) {
     process->has_snapshot = process->ended != REPORT_RUNNING;
     process->has_end_status = process->has_snapshot;
     process->end_status = process->has_snapshot ? header->end_status : 0;
+    process->has_execed = !process->has_snapshot && header->exec_ns != 0;
     process->process = header->process;
     process->counters = header->counters;
+    process->has_rules = header->families || header->grace_ms || header->exit_grace_ms;
+    process->unix_sockets = header->families != FAMILIES_INET;
+    process->inet_sockets = header->families != FAMILIES_UNIX;
+    process->grace_ms = header->grace_ms;
+    process->exit_grace_ms = header->exit_grace_ms;
 }
 
 // --- stacks -------------------------------------------------------------------------------------
@@ -293,6 +308,7 @@ static struct report_socket *new_socket(struct reader *reader) {
 static void add_socket(struct reader *reader, const struct ledger_record *record, uint32_t number) {
     struct report_socket *socket = new_socket(reader);
     socket->record = *record;
+    socket->number = number;
     complete(&socket->record);
     take_fds(reader, socket, number);
     socket->process = reader->process;
@@ -323,6 +339,112 @@ static void add_sockets(struct reader *reader) {
     free(records);
 }
 
+// --- call sites ---------------------------------------------------------------------------------
+
+static uint64_t monotonic_ns(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+static uint32_t latest_slot(const uint64_t *slots, uint32_t latest) {
+    for (int i = 0; i < LEDGER_RECENT_SLOTS; i++)
+        if ((uint32_t)slots[i] && (uint32_t)(slots[i] >> 32) > latest)
+            latest = (uint32_t)(slots[i] >> 32);
+    return latest;
+}
+
+// When the minute ends that is looked at: now in a process that runs, else when its ledger knew the
+// last of it.
+static uint64_t end_of_minute_ns(struct reader *reader) {
+    const struct report_process *process = reader->process;
+    struct procfs_status status;
+    if (process->has_snapshot)
+        return reader->header.snapshot_ns;
+    bool same_boot = strcmp(gather_boot_id(reader->report), process->boot_id) == 0;
+    if (same_boot && procfs_status((pid_t)process->pid, &status) == 0 &&
+        status.start_ticks == process->start_time_ticks)
+        return monotonic_ns();
+    uint32_t latest = 0;
+    for (uint64_t id = 1; id < reader->counts[LEDGER_STACKS]; id++)
+        latest = latest_slot(reader->stacks[id].recent_active, latest);
+    return ((uint64_t)latest + 1) * LEDGER_RECENT_SLOT_S * 1000000000u - 1;
+}
+
+// The events of the 60 s before that: TIME_WAIT lasts so long (TCP_TIMEWAIT_LEN in
+// include/net/tcp.h). A slot that began before counts as a whole.
+static uint64_t count_recent(const struct reader *reader, const uint64_t *slots,
+                             double *per_second) {
+    const uint64_t slot_ns = LEDGER_RECENT_SLOT_S * 1000000000ull;
+    uint64_t end_ns = reader->minute_end_ns, count = 0;
+    uint64_t begin_ns = end_ns > TIME_WAIT_NS ? end_ns - TIME_WAIT_NS : 0;
+    uint64_t first = begin_ns / slot_ns, last = end_ns / slot_ns;
+    for (int i = 0; i < LEDGER_RECENT_SLOTS; i++) {
+        uint64_t slot = slots[i] >> 32;
+        if (slot >= (uint32_t)first && slot <= (uint32_t)last)
+            count += (uint32_t)slots[i];
+    }
+    uint64_t from_ns = first * slot_ns;
+    if (reader->header.created_ns > from_ns)
+        from_ns = reader->header.created_ns;
+    double seconds = end_ns > from_ns ? (double)(end_ns - from_ns) / 1e9 : 0;
+    *per_second = (double)count / (seconds < 1 ? 1 : seconds);
+    return count;
+}
+
+static void add_site(struct reader *reader, uint32_t id) {
+    const struct ledger_stack *stack = &reader->stacks[id];
+    double per_second;
+    struct report_stack *where = stack_of(reader, id);
+    if (!where)
+        return;
+    struct report_site *site = gather_site(reader->report, where);
+    site->opened += stack->opened;
+    site->closed += stack->closed;
+    site->passive += stack->closed_passive;
+    site->active += stack->closed_active;
+    site->reset += stack->closed_reset;
+    site->connecting += stack->closed_connecting;
+    site->shared += stack->closed_shared;
+    site->gave_up += stack->gave_up;
+    site->gave_up_ms += stack->gave_up_ms;
+    for (int i = 0; i < LEDGER_LIFETIME_BUCKETS; i++)
+        site->lifetimes[i] += stack->lifetimes[i];
+    if (stack->lifetime_max_ms > site->lifetime_max_ms)
+        site->lifetime_max_ms = stack->lifetime_max_ms;
+    site->recent_active += count_recent(reader, stack->recent_active, &per_second);
+    site->recent_per_second += per_second;
+    if (stack->close_stack)
+        site->close_stack = stack_of(reader, stack->close_stack);
+}
+
+static void add_destination(struct reader *reader, const struct ledger_destination *from) {
+    enum {
+        VALID = 2 // ledger_destination.state
+    };
+    if (from->state != VALID || from->stack == LEDGER_NO_STACK)
+        return;
+    struct report_stack *stack = stack_of(reader, from->stack);
+    if (!stack)
+        return;
+    gather_site(reader->report, stack);
+    struct report_destination *destination = gather_destination(reader->report);
+    destination->peer = from->peer;
+    destination->stack = stack;
+    destination->active = from->closed_active;
+    destination->recent_active =
+        count_recent(reader, from->recent_active, &destination->recent_per_second);
+}
+
+static void add_sites(struct reader *reader) {
+    reader->minute_end_ns = end_of_minute_ns(reader);
+    for (uint64_t id = 1; id < reader->counts[LEDGER_STACKS]; id++)
+        if (reader->stacks[id].opened || reader->stacks[id].closed)
+            add_site(reader, (uint32_t)id);
+    for (uint64_t i = 0; i < reader->counts[LEDGER_DESTINATIONS]; i++)
+        add_destination(reader, &reader->destinations[i]);
+}
+
 // ------------------------------------------------------------------------------------------------
 
 static void free_reader(struct reader *reader) {
@@ -331,6 +453,7 @@ static void free_reader(struct reader *reader) {
     free(reader->frames);
     free(reader->modules);
     free(reader->strings);
+    free(reader->destinations);
     free(reader->known_modules);
     free(reader->known_stacks);
     free(reader->first_fd);
@@ -360,10 +483,12 @@ int ledger_reader_add(struct report *report, const struct ledger_source *source)
     reader.frames = read_region(&reader, LEDGER_FRAMES, 0);
     reader.modules = read_region(&reader, LEDGER_MODULES, 0);
     reader.strings = read_region(&reader, LEDGER_STRINGS, 1);
+    reader.destinations = read_region(&reader, LEDGER_DESTINATIONS, 0);
     reader.known_modules = must_allocate(reader.counts[LEDGER_MODULES], sizeof(void *));
     reader.known_stacks = must_allocate(reader.counts[LEDGER_STACKS], sizeof(void *));
     index_fds(&reader);
     add_sockets(&reader);
+    add_sites(&reader);
     free_reader(&reader);
     return 0;
 }

@@ -3,6 +3,7 @@
 #include "errors.h"
 #include "procfs.h"
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
 #include <stdlib.h>
@@ -119,6 +120,11 @@ static void fill_from_table(struct live_process *process, struct report_socket_f
                   found->last_data_sent_ms);
         if (found->bytes_acked || found->bytes_received)
             snapshot->flags |= SNAPSHOT_WAS_CONNECTED;
+        // As report/facts.c: the counters of bytes include the SYN and the FIN.
+        if (found->data_segments_out)
+            snapshot->flags |= SNAPSHOT_DATA_SENT;
+        if (found->data_segments_in)
+            snapshot->flags |= SNAPSHOT_DATA_RECEIVED;
     }
     if (found->state == STATE_CLOSE_WAIT) {
         facts->is_fin_consumed = found->fin_read;
@@ -143,14 +149,70 @@ static void fill_local(struct ledger_address *out, int fd) {
     }
 }
 
+static int second_reference(pid_t pid, int fd) {
+    int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+    int copy = pidfd < 0 ? -1 : (int)syscall(SYS_pidfd_getfd, pidfd, fd, 0);
+    int error = errno;
+    if (pidfd >= 0)
+        close(pidfd);
+    errno = error;
+    return copy;
+}
+
+static void note_property(struct ledger_snapshot *snapshot, unsigned property, bool holds) {
+    snapshot->properties_known |= (uint8_t)property;
+    if (holds)
+        snapshot->properties |= (uint16_t)property;
+}
+
+// Of the descriptor, not of the socket: proc_pid_fdinfo(5), in octal as open(2) has them.
+static void note_fd_flags(pid_t pid, int fd, struct ledger_snapshot *snapshot) {
+    char path[64], text[256];
+    unsigned flags;
+    snprintf(path, sizeof path, "/proc/%d/fdinfo/%d", (int)pid, fd);
+    const char *line = procfs_read(path, text, sizeof text) > 0 ? strstr(text, "flags:") : NULL;
+    if (!line || sscanf(line, "flags: %o", &flags) != 1)
+        return;
+    note_property(snapshot, PROPERTY_NO_CLOEXEC, !(flags & O_CLOEXEC));
+    note_property(snapshot, PROPERTY_BLOCKING_MODE, !(flags & O_NONBLOCK));
+}
+
+static void note_options(int fd, struct ledger_snapshot *snapshot) {
+    struct timeval limit = {0};
+    int keepalive = 0, user_timeout = 0;
+    socklen_t bytes = sizeof limit;
+    if ((snapshot->properties_known & PROPERTY_BLOCKING_MODE) &&
+        getsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, &bytes) == 0)
+        note_property(snapshot, PROPERTY_NO_READ_TIMEOUT,
+                      (snapshot->properties & PROPERTY_BLOCKING_MODE) && limit.tv_sec == 0 &&
+                          limit.tv_usec == 0);
+    bytes = sizeof keepalive;
+    if (getsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &keepalive, &bytes) < 0)
+        return;
+    bytes = sizeof user_timeout;
+    bool is_tcp = getsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &user_timeout, &bytes) == 0;
+    note_property(snapshot, PROPERTY_NO_KEEPALIVE, !keepalive && !(is_tcp && user_timeout));
+}
+
+void live_properties(pid_t pid, int fd, uint64_t inode, struct ledger_snapshot *snapshot) {
+    struct stat status;
+    int copy = second_reference(pid, fd);
+    if (copy < 0)
+        return;
+    if (fstat(copy, &status) == 0 && status.st_ino == inode) {
+        note_fd_flags(pid, fd, snapshot);
+        note_options(copy, snapshot);
+        if (snapshot->flags & SNAPSHOT_HAS_QUEUES)
+            note_property(snapshot, PROPERTY_UNREAD_DATA, snapshot->recv_queue_bytes > 0);
+    }
+    close(copy);
+}
+
 // A TCP socket that is in no table has no connection, or has lost it. Nobody can be hurt when we
 // hold a second reference to it for a moment and ask it ourselves (pidfd_getfd(2)). Returns false
 // where the descriptor is no longer this socket.
 static bool ask_the_socket(const struct live_process *process, struct report_socket_facts *facts) {
-    int pidfd = (int)syscall(SYS_pidfd_open, process->pid, 0);
-    int fd = pidfd < 0 ? -1 : (int)syscall(SYS_pidfd_getfd, pidfd, facts->fds[0], 0);
-    if (pidfd >= 0)
-        close(pidfd);
+    int fd = second_reference(process->pid, facts->fds[0]);
     if (fd < 0)
         return errno != ESRCH && errno != EBADF;
     struct tcp_info info;

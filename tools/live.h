@@ -43,6 +43,11 @@ void live_drop_last(struct live *live);
 // kernel_error and its sockets stay without state.
 void live_ask_kernel(struct live *live);
 
+// Asks one socket of a process for what makes a leak likelier or last longer: properties and
+// properties_known of `snapshot`. Holds a second reference to it for a moment (pidfd_getfd(2)).
+// Nothing is known of a descriptor that is no longer this socket.
+void live_properties(pid_t pid, int fd, uint64_t inode, struct ledger_snapshot *snapshot);
+
 // Tells a report of one: report_observe().
 int live_observe(const struct live_process *process, struct report *report, const char *unwatched);
 

@@ -15,7 +15,7 @@ struct table {
 
 struct index {
     struct table modules, stacks;
-    uint32_t modules_room, stacks_room, processes_room;
+    uint32_t modules_room, stacks_room, processes_room, sites_room, destinations_room;
     const char *boot_id;
 };
 
@@ -37,6 +37,9 @@ void report_free(struct report *report) {
     free(report->processes);
     free(report->modules);
     free(report->stacks);
+    free(report->sites);
+    free(report->destinations);
+    free(report->kernel.peers);
     arena_free(&report->arena);
     free(report);
 }
@@ -187,6 +190,35 @@ struct report_stack *gather_shown_stack(struct report *report, const struct repo
     return intern(report, &(struct report_stack){.frames = (struct report_frame *)frames,
                                                  .frame_count = count,
                                                  .is_cut = is_cut});
+}
+
+// --- call sites ---------------------------------------------------------------------------------
+
+struct report_site *gather_site(struct report *report, struct report_stack *stack) {
+    struct index *index = report->index;
+    if (stack->site)
+        return stack->site;
+    stack->site = arena_take(&report->arena, 1, sizeof *stack->site);
+    stack->site->stack = stack;
+    append((void ***)&report->sites, &report->site_count, &index->sites_room, stack->site);
+    return stack->site;
+}
+
+struct report_destination *gather_destination(struct report *report) {
+    struct index *index = report->index;
+    if (report->destination_count == index->destinations_room) {
+        index->destinations_room = index->destinations_room ? 2 * index->destinations_room : 16;
+        report->destinations = must_reallocate(report->destinations, index->destinations_room,
+                                               sizeof *report->destinations);
+    }
+    struct report_destination *destination = &report->destinations[report->destination_count++];
+    *destination = (struct report_destination){0};
+    return destination;
+}
+
+int report_kernel_peer_order(const void *a, const void *b) {
+    const struct report_kernel_peer *one = a, *other = b;
+    return memcmp(&one->peer, &other->peer, sizeof one->peer);
 }
 
 // --- processes ----------------------------------------------------------------------------------

@@ -16,6 +16,8 @@
 #define SOCKLEAK_TOOLS_MODEL_H
 
 #include "arena.h"
+#include "report/cause.h"
+#include "report/teardown.h"
 #include "report/text.h"
 #include "report/verdict.h"
 #include <stdbool.h>
@@ -57,21 +59,93 @@ struct report_stack {
     uint32_t address_count, frame_count;
     bool is_cut; // the outermost frames are missing
     uint32_t number;
+    struct report_site *site; // what became of the sockets born here; NULL: none were, or not known
+};
+
+// --- call sites ---------------------------------------------------------------------------------
+
+// What became of the sockets that were born at one stack, in all processes: the counters of
+// struct ledger_stack, summed.
+struct report_site {
+    struct report_stack *stack;
+    struct report_stack *close_stack; // of a recent active close; NULL not known
+    uint8_t call;                     // enum ledger_call; unknown where no open socket tells
+    uint64_t opened, closed;
+    uint64_t passive, active, reset, connecting, shared; // of `closed`; the rest is not known
+    uint64_t gave_up, gave_up_ms;
+    uint64_t open, leaked; // now; `leaked` are not among `open`
+    uint64_t lifetimes[LEDGER_LIFETIME_BUCKETS];
+    uint64_t lifetime_max_ms;
+    uint32_t index;           // for the JSON writer
+    uint64_t recent_active;   // active closes in the last 60 s of each process
+    double recent_per_second; // and their rate
+};
+
+// Active closes towards one peer of connections that were made at one call site.
+struct report_destination {
+    struct ledger_address peer;
+    struct report_stack *stack; // where the connections were made
+    uint64_t active, recent_active;
+    double recent_per_second;
+};
+
+// TIME_WAIT as the kernel counts it, in one network namespace.
+struct report_kernel_peer {
+    struct ledger_address peer;
+    uint64_t time_wait;
+};
+
+int report_kernel_peer_order(const void *a, const void *b); // for qsort and bsearch
+
+struct report_kernel {
+    bool is_known;
+    uint64_t time_wait;
+    uint16_t first_port, last_port;   // net.ipv4.ip_local_port_range; 0 not known
+    int tw_reuse;                     // net.ipv4.tcp_tw_reuse; -1 not known
+    int timestamps;                   // net.ipv4.tcp_timestamps; -1 not known
+    struct report_kernel_peer *peers; // sorted; all that have any in TIME_WAIT
+    uint32_t peer_count;
 };
 
 // --- sockets ------------------------------------------------------------------------------------
 
-enum report_hints {                 // what the JSON calls "hints"
-    HINT_INHERITED = 1 << 0,        // "inherited": by fork or exec
-    HINT_HELD_BY_PARENT = 1 << 1,   // "held-by-parent"
-    HINT_READER_GONE = 1 << 2,      // "reader-gone": who read end of stream has ended
-    HINT_DUPLICATED = 1 << 3,       // "duplicated": several descriptors
-    HINT_LAST_KNOWN = 1 << 4,       // "last-known": no look at the kernel's state
-    HINT_NO_READ_TIMEOUT = 1 << 5,  // "no-read-timeout"
-    HINT_BLOCKED_ELSEWHERE = 1 << 6 // "blocked-elsewhere": its thread waits in another call
+enum report_hints {                  // what the JSON calls "hints"
+    HINT_INHERITED = 1 << 0,         // "inherited": by fork or exec
+    HINT_HELD_BY_PARENT = 1 << 1,    // "held-by-parent"
+    HINT_READER_GONE = 1 << 2,       // "reader-gone": who read end of stream has ended
+    HINT_DUPLICATED = 1 << 3,        // "duplicated": several descriptors
+    HINT_LAST_KNOWN = 1 << 4,        // "last-known": no look at the kernel's state
+    HINT_NO_READ_TIMEOUT = 1 << 5,   // "no-read-timeout"
+    HINT_BLOCKED_ELSEWHERE = 1 << 6, // "blocked-elsewhere": its thread waits in another call
+    // Of the snapshot's properties, as is HINT_NO_READ_TIMEOUT:
+    HINT_NO_KEEPALIVE = 1 << 7,  // "no-keepalive"
+    HINT_NO_CLOEXEC = 1 << 8,    // "no-cloexec"
+    HINT_BLOCKING_MODE = 1 << 9, // "blocking-mode"
+    HINT_UNREAD_DATA = 1 << 10   // "unread-data"
 };
 enum {
-    HINT_COUNT = 7
+    HINT_COUNT = 11
+};
+
+// A step of a connection's end, and when it happened.
+struct report_event {
+    struct teardown_event event;      // its stack: see below
+    int64_t ago_ms;                   // before the last look at the socket; -1 not known
+    int64_t epoch_ms;                 // since 1970; -1 not known
+    const struct report_stack *stack; // of the call; NULL none
+};
+
+struct report_teardown {
+    struct report_event events[TEARDOWN_EVENTS_MAX];
+    unsigned count;
+    enum teardown_first first;
+};
+
+// Another process that has the same socket open.
+struct report_holder {
+    uint32_t pid;
+    int32_t fd;
+    const char *name; // the program's, without directories
 };
 
 struct report_socket {
@@ -82,13 +156,22 @@ struct report_socket {
     struct report_stack *birth, *end_of_stream, *error, *shutdown; // NULL: none
     const int32_t *fds;
     uint32_t fd_count;
-    uint32_t hints;            // enum report_hints
-    bool is_fin_consumed;      // as in struct report_socket_facts
-    const char *suppressed_by; // a peer rule, or NULL
+    uint32_t hints;                      // enum report_hints
+    bool is_fin_consumed;                // as in struct report_socket_facts
+    bool is_left_by_exec;                // an earlier image of the process opened it
+    uint32_t number;                     // of its record in the ledger; 0 none
+    const struct report_holder *holders; // sorted by pid
+    uint32_t holder_count;
+    const struct report_teardown *teardown; // read from JSON; else see report_socket_teardown()
+    const char *cause_text;                 // read from JSON
+    const char *suppressed_by;              // a peer rule, or NULL
 };
 
 int64_t report_socket_open_ms(const struct report_socket *socket);    // -1 not known
 int64_t report_socket_fin_age_ms(const struct report_socket *socket); // -1 not known
+
+// How its connection ended, as far as it has, in order. No events: not at all.
+void report_socket_teardown(const struct report_socket *socket, struct report_teardown *out);
 
 // --- findings -----------------------------------------------------------------------------------
 
@@ -105,6 +188,8 @@ struct report_finding {
     // addresses. 16 hex digits.
     char fingerprint[17];
     struct report_class *merged; // what it is shown as
+    enum ledger_cause cause;     // of most of its sockets that have one
+    const char *cause_text;      // one or two sentences; NULL where it is unknown
 };
 
 // Equal findings of all processes, to be shown once.
@@ -130,6 +215,7 @@ struct report_process {
     uint32_t pid, parent_pid;
     uint64_t start_time_ticks; // /proc/PID/stat field 22; 0 not known
     uint64_t created_ns;       // of its ledger, CLOCK_MONOTONIC
+    uint64_t epoch_offset_ns;  // CLOCK_REALTIME less CLOCK_MONOTONIC; 0 not known
     uint64_t now_ns;           // the same clock when a live one was looked at; 0 not known
     const char *boot_id;       // "" not known
     const char *exe;           // never NULL
@@ -138,9 +224,13 @@ struct report_process {
     enum report_ended ended;
     int32_t end_status;
     bool has_end_status;
-    bool has_snapshot;     // it made its last report
-    bool is_observed;      // looked at from outside: report_observe()
-    bool is_judged;        // read from JSON: its verdicts stand
+    bool has_snapshot; // it made its last report
+    bool is_observed;  // looked at from outside: report_observe()
+    bool is_judged;    // read from JSON: its verdicts stand
+    bool has_execed;   // it made no last report, since another program took its place
+    bool has_rules;    // the library's options in force are known:
+    bool unix_sockets, inet_sockets;
+    uint32_t grace_ms, exit_grace_ms;
     uint32_t process;      // the ledger's: tells inherited records
     const char *unwatched; // why it has no ledger, or NULL
     struct ledger_counters counters;
@@ -151,8 +241,10 @@ struct report_process {
     uint32_t socket_count;
     struct report_finding *findings; // leaks first
     uint32_t finding_count;
-    struct text_totals totals; // sockets, without suppressed ones
-    uint64_t suppressed;       // sockets
+    struct text_totals totals;     // sockets, without suppressed ones
+    uint64_t suppressed;           // sockets
+    struct report_thread *threads; // see threads.h; none: not asked for
+    uint32_t thread_count;
     // Read from JSON that lists no open sockets, but counts them.
     uint64_t unlisted_open, unlisted_inherited;
 };
@@ -177,6 +269,12 @@ struct report {
     uint32_t module_count;
     struct report_stack **stacks;
     uint32_t stack_count;
+    struct report_site **sites; // most leaked sockets first, after report_finish()
+    uint32_t site_count;
+    struct report_destination *destinations; // most recent active closes first
+    uint32_t destination_count;
+    struct report_kernel kernel;
+    bool has_named_sites; // their stacks have frames: report_options.sites, or a reason of our own
     struct suppressions *suppressions; // or NULL
     const char **notes;                // of the report as a whole
     uint32_t note_count;
@@ -267,6 +365,8 @@ struct report_options {
     uint32_t baseline_count;
     uint32_t grace_ms; // running processes: what is in its state for less is no leak yet
     bool unix_sockets; // judge AF_UNIX streams of observed processes, too
+    bool look_around;  // processes run now: ask /proc who else holds their sockets
+    bool sites;        // name the stacks of all call sites, not only those with open sockets
     bool progress;     // on stderr, when symbols take longer than a second
 };
 
@@ -296,6 +396,9 @@ struct render_options {
     bool show_all;        // open sockets, too
     bool color;           // text
     bool verbose;         // text: unused rules, processes without findings
+    bool explain;         // text: draw how each connection ended, or did not
+    bool sites;           // text: a table of the call sites
+    bool time_wait;       // text: who closes first, also where it does not matter
     uint32_t width;       // text: columns of the terminal, 0 any
     uint32_t max_sockets; // text: listed per finding
     const char *program;  // text: what was run, for the headline of several processes; or NULL

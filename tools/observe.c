@@ -3,12 +3,21 @@
 #include "gather.h"
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 static bool same_exe(const char *ledgers, const char *observed) {
     static const char deleted[] = " (deleted)"; // proc(5), of /proc/PID/exe
     size_t len = strlen(ledgers);
     return strncmp(ledgers, observed, len) == 0 &&
            (observed[len] == '\0' || strcmp(observed + len, deleted) == 0);
+}
+
+static uint64_t epoch_offset_ns(void) {
+    struct timespec real, monotonic;
+    clock_gettime(CLOCK_REALTIME, &real);
+    clock_gettime(CLOCK_MONOTONIC, &monotonic);
+    return (uint64_t)((real.tv_sec - monotonic.tv_sec) * 1000000000ll + real.tv_nsec -
+                      monotonic.tv_nsec);
 }
 
 // The ledger that belongs to the image which runs now; a new process where there is none.
@@ -26,6 +35,7 @@ static struct report_process *process_for(struct report *report,
     process->start_time_ticks = facts->start_time_ticks;
     process->boot_id = boot_id;
     process->created_ns = facts->now_ns;
+    process->epoch_offset_ns = epoch_offset_ns();
     return process;
 }
 

@@ -2,6 +2,7 @@
 #include "debug_lines.h"
 #include "demangle.h"
 #include "errors.h"
+#include "threads.h"
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -52,6 +53,13 @@ static void collect(struct places *places, const struct report *report, bool *se
             collect_stack(places, socket->error, seen);
             collect_stack(places, socket->shutdown, seen);
         }
+    for (uint32_t i = 0; i < report->process_count; i++)
+        for (uint32_t k = 0; k < report->processes[i]->thread_count; k++)
+            collect_stack(places, report->processes[i]->threads[k].stack, seen);
+    for (uint32_t i = 0; report->has_named_sites && i < report->site_count; i++) {
+        collect_stack(places, report->sites[i]->stack, seen);
+        collect_stack(places, report->sites[i]->close_stack, seen);
+    }
     if (places->count == 0)
         return;
     qsort(places->list, places->count, sizeof *places->list, by_place);
@@ -94,7 +102,9 @@ static void name_place(struct report *report, struct place *place, const struct 
     // name: namespace and parameters.
     struct report_frame *function = &place->frames[place->count - 1];
     const char *plain = has_lines ? found.lines[place->count - 1].function : NULL;
-    if (symbol && (!plain || (plain[0] != '_' && strncmp(symbol->name, "_Z", 2) == 0)))
+    bool is_mangled =
+        symbol && (strncmp(symbol->name, "_Z", 2) == 0 || strncmp(symbol->name, "_R", 2) == 0);
+    if (symbol && (!plain || (plain[0] != '_' && is_mangled)))
         function->function = readable(report, symbol->name);
     if (symbol)
         function->function_offset = place->offset - symbol->address;

@@ -4,22 +4,25 @@
 .DEFAULT_GOAL := all
 
 # What it shares with the library, compiled again for it.
-TOOLS_SHARED := preload/base/format.c preload/report/verdict.c preload/report/text.c \
+TOOLS_SHARED := preload/base/format.c preload/base/program.c \
+	preload/base/notice.c preload/report/verdict.c preload/report/text.c \
+	preload/report/cause.c preload/report/teardown.c \
 	preload/report/names.c
 
 # --- layer by layer: each uses only those above it ------------------------------------------------
 
-TOOLS_BASE := errors arena utf8 suggest
-TOOLS_SYSTEM := procfs diag elf_facts remote
-TOOLS_MODEL := model ledger_reader json_reader sources observe
+TOOLS_BASE := errors arena utf8 suggest regular_file
+TOOLS_SYSTEM := procfs diag elf_facts remote thread_calls thread_registers_$(ARCH)
+TOOLS_MODEL := model questions ledger_reader json_reader json_sites_reader sources observe live
 TOOLS_SYMBOLS := demangle module_file debug_lines symbolize
-TOOLS_JUDGE := judge group suppress baseline finish
-TOOLS_FORMATS := format format_text format_json format_junit format_sarif format_github \
+TOOLS_JUDGE := judge causes holders explain group sites time_wait suppress baseline finish
+TOOLS_FORMATS := format text_lines format_text format_sites format_time_wait format_explain \
+	format_exhaustion format_threads format_json format_json_sites format_junit format_sarif format_github \
 	format_folded format_pprof format_options
-TOOLS_LIVE := live visibility
-TOOLS_RUN := run_descendants run_directory run_environment run_spawn run_gather
+TOOLS_LIVE := visibility inspect reap remote_modules threads thread_stacks
+TOOLS_RUN := watch watch_run run_descendants run_directory run_environment run_spawn run_gather run_marks run_notices
 TOOLS_SCAN := scan_collect scan_group scan_text scan_json
-TOOLS_COMMANDS := options cmd_report cmd_run cmd_dump cmd_scan main
+TOOLS_COMMANDS := options cmd_report cmd_run cmd_dump cmd_reap cmd_scan main
 
 TOOLS_SOURCES := $(patsubst %,tools/%.c,$(TOOLS_BASE) $(TOOLS_SYSTEM) $(TOOLS_MODEL) \
 	$(TOOLS_SYMBOLS) $(TOOLS_JUDGE) $(TOOLS_FORMATS) $(TOOLS_LIVE) $(TOOLS_RUN) $(TOOLS_SCAN) \
@@ -27,11 +30,11 @@ TOOLS_SOURCES := $(patsubst %,tools/%.c,$(TOOLS_BASE) $(TOOLS_SYSTEM) $(TOOLS_MO
 
 # --- how ------------------------------------------------------------------------------------------
 
-TOOLS_PACKAGES := libdw libelf jansson libprotobuf-c zlib libmnl
+TOOLS_PACKAGES := libdw libelf jansson libprotobuf-c zlib libmnl libunwind-ptrace
 # -isystem: others' headers do not keep our warnings.
 TOOLS_CPPFLAGS := -DSOCKLEAK_LIBDIR='"$(LIBDIR)"' -Itools -Ipreload -I$(BUILD)/tools \
 	$(patsubst -I%,-isystem %,$(shell pkg-config --cflags $(TOOLS_PACKAGES)))
-TOOLS_LIBS := $(shell pkg-config --libs $(TOOLS_PACKAGES)) -lstdc++
+TOOLS_LIBS := $(shell pkg-config --libs $(TOOLS_PACKAGES)) -liberty
 
 SOCKLEAK := $(BUILD)/sockleak
 TOOLS := $(SOCKLEAK) # part of `all`
@@ -109,11 +112,6 @@ $(BUILD)/tests/tools/%.o: tests/tools/%.c
 
 # What `make bench` builds and runs: 10,000 frames of a binary of 50 MB within 3 s.
 TOOL_BENCH := $(BUILD)/tests/tools/bench_symbols $(BUILD)/tests/tools/large_binary
-TOOL_BENCH_RUN := BUILD=$(BUILD) QUICK=$(QUICK) /usr/bin/python3 tests/tools/bench_tools.py
-
-.PHONY: bench-tools
-bench-tools: $(TOOL_BENCH) ## measure the budget of the sockleak command
-	$(QUIET)$(TOOL_BENCH_RUN)
 
 $(BUILD)/tests/tools/large_binary: tests/tools/make_large.py
 	@mkdir -p $(@D)

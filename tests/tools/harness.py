@@ -62,6 +62,13 @@ def need_build():
     for path in (SOCKLEAK, LIBRARY):
         if not os.path.exists(path):
             sys.exit(f"{path} does not exist: build it first, and set BUILD")
+    with open(LIBRARY, "rb") as file:
+        library = file.read()
+    if b"__asan_init" in library or b"__tsan_init" in library:
+        # Their runtimes end any program in which they are not the first library.
+        print("a sanitized libsockleak.so cannot be preloaded into programs that are not sanitized: "
+              "`make check-tools-address` runs these tests with a sanitized command and a plain library")
+        sys.exit(77)
 
 
 def is_sanitized():

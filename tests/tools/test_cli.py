@@ -9,7 +9,7 @@ import unittest
 import harness
 from harness import ROOT, sockleak
 
-COMMANDS = ("run", "report", "dump", "scan")
+COMMANDS = ("run", "report", "dump", "reap", "scan")
 
 
 def long_options(text):
@@ -156,7 +156,7 @@ class Completion(harness.TestCase):
 
     def test_commands(self):
         self.assertEqual(self.complete(""), {*COMMANDS, "help", "--help", "--version"})
-        self.assertEqual(self.complete("r"), {"run", "report"})
+        self.assertEqual(self.complete("r"), {"run", "report", "reap"})
         self.assertEqual(self.complete("help", "d"), {"dump"})
 
     def test_options_are_those_of_the_help(self):

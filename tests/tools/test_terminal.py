@@ -128,6 +128,20 @@ class Terminal(harness.TestCase):
         self.assertRegex(whole, r"#0 a_namespace_with_a_long_name::and_one_inside::connection_of_two_types"
                          r"<unsigned long, long long>::accept_from_the_listener\(.*long_name\.cc:\d+")
 
+    def test_all_lines_fit_the_terminal(self):
+        whole = sockleak("report", "--explain", "--sites", "--time-wait", self.ledgers).stdout
+        self.assertGreater(max(map(len, whole.splitlines())), 100)
+        def words_of(text):
+            return sorted(re.sub(r"==\d+==|[|]", "", text).split())
+
+        for columns in (60, 80, 100):
+            text = self.on_terminal("--color=never", "--explain", "--sites", "--time-wait", columns=columns)
+            for line in text.splitlines():
+                self.assertLessEqual(len(line), columns, line)
+                self.assertRegex(line, r"^==\d+==( |$)")
+            if columns == 100:  # wide enough for stacks, and nothing but line breaks differs
+                self.assertEqual(words_of(text), words_of(whole))
+
     def clock(self, step_s):
         return self.compile(f"clock{step_s}.so", CLOCK, "-shared", "-fPIC", f"-DSTEP_S={step_s}")
 

@@ -1,11 +1,12 @@
 # bash completion for sockleak. A test compares its options with those of `sockleak help COMMAND`.
 
 _sockleak_format_options="--format= --output= --suppressions= --baseline= --fail-on= --exit-code=
-    --show= --max-sockets= --color= --verbose --suggest --help"
+    --show= --max-sockets= --explain --sites --time-wait --color= --verbose --suggest --help"
 
 _sockleak_values() { # the values of an option; status 1 where any file may be one
     case $1:$2 in
-    scan:--format) echo "text json" ;;
+    scan:--format | reap:--format) echo "text json" ;;
+    *:--verdict) echo "eof-ignored fin-unread data-unread reset-unclosed shutdown-unclosed" ;;
     *:--format) echo "text json junit sarif github folded pprof" ;;
     *:--color) echo "auto always never" ;;
     *:--show) echo "leaks all" ;;
@@ -21,9 +22,10 @@ _sockleak_values() { # the values of an option; status 1 where any file may be o
 
 _sockleak_options() {
     case $1 in
-    run) echo "$_sockleak_format_options --quiet --ledger-dir= --option --signal=" ;;
+    run) echo "$_sockleak_format_options --quiet --ledger-dir= --option --signal= --interval= --leak-after=" ;;
     report) echo "$_sockleak_format_options --quiet" ;;
-    dump) echo "$_sockleak_format_options" ;;
+    dump) echo "$_sockleak_format_options --watch --threads" ;;
+    reap) echo "--older= --verdict= --shared --dry-run --yes --format= --help" ;;
     scan) echo "--pid= --port= --older= --fail-older= --watch --peers= --format= --json --color= --help" ;;
     esac
 }
@@ -53,11 +55,11 @@ _sockleak() {
     local values begin
     COMPREPLY=()
     if ((COMP_CWORD == 1)); then
-        COMPREPLY=($(compgen -W "run report dump scan help --help --version" -- "$word"))
+        COMPREPLY=($(compgen -W "run report dump reap scan help --help --version" -- "$word"))
         return
     fi
     if [[ $command == help ]]; then
-        COMPREPLY=($(compgen -W "run report dump scan" -- "$word"))
+        COMPREPLY=($(compgen -W "run report dump reap scan" -- "$word"))
         return
     fi
     if [[ $command == run ]]; then
@@ -86,7 +88,7 @@ _sockleak() {
         case $command in
         run) COMPREPLY=($(compgen -c -- "$word")) ;;
         report) COMPREPLY=($(compgen -f -- "$word")) ;;
-        dump) COMPREPLY=($(compgen -W "$(cd /proc && echo [0-9]*)" -- "$word")) ;;
+        dump | reap) COMPREPLY=($(compgen -W "$(cd /proc && echo [0-9]*)" -- "$word")) ;;
         esac
     fi
 }
