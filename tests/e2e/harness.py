@@ -516,6 +516,7 @@ class Finding:
     end_of_stream: Stack = None
     error: Stack = None
     shutdown: Stack = None
+    why: str = ""
     sockets: list = field(default_factory=list)
     more: int = 0
 
@@ -525,6 +526,7 @@ class Report:
     pid: int
     when: str = ""
     program: str = ""
+    exhausted: str = ""  # what ran out, where that made the report
     close_wait: int = 0
     dead: int = 0
     announced: int = 0  # findings, says the headline
@@ -545,11 +547,13 @@ HEADLINE = re.compile(
     r"sockleak: (?:no socket leaked|(?:(?P<cw>\d+) sockets? left in CLOSE_WAIT)?(?: and )?"
     r"(?:(?P<dead>\d+) sockets? dead but not closed)?)(?: \((?P<findings>\d+) findings?\))? "
     r"(?P<when>at .+? (?:of|in)) (?P<program>.+)$")
+EXHAUSTED = re.compile(r"sockleak: (.+) \((E[A-Z]+)\): ")
 NOTE = re.compile(r"sockleak: (.+)$")
 FINDING = re.compile(r"(\d+) sockets?, ([a-z-]+)(?:: .+)?$")
 STACK = re.compile(r"  (opened by|received by|end of stream read by|shut down by|"
                    r"E[A-Z]+ returned by) (\w+)(?: \(stack not recorded\))?$")
 UNKNOWN = re.compile(r"  origin unknown: ")
+WHY = re.compile(r"  why: (\S.*)$")
 FRAME = re.compile(r"    #(\d+) (?:\?\?|(\S.*?)\+0x[0-9a-f]+) +(?:(\S.*?) \(\+0x[0-9a-f]+\)|"
                    r"0x[0-9a-f]+ \(in no file.*)$")
 SOCKET = re.compile(r"  fd (\d+)(?:,\d+)*(?: \(and \d+ more\))? +(?:(\S+) (<-|->) (\S+)|unix)"
@@ -575,6 +579,8 @@ def add_line(report, line):
         setattr(finding, attribute, report.stack)
     elif UNKNOWN.match(line):
         report.stack = None
+    elif match := WHY.match(line):
+        finding.why = match[1]
     elif match := FRAME.match(line):
         assert int(match[1]) == len(report.stack.frames), f"frames out of order: {line}"
         report.stack.frames.append(Frame(match[2], match[3]))
@@ -617,16 +623,20 @@ def parse_reports(text, unfinished=False):
         if unfinished and not full_line.endswith("\n"):
             continue
         assert full_line.isascii(), f"not ASCII: {full_line!r}"
-        headline = HEADLINE.match(line)
+        headline, exhausted = HEADLINE.match(line), EXHAUSTED.match(line)
         report = current.get(pid)
-        if headline or report is None:
+        goes_on = headline and report and report.exhausted and not report.summary
+        if (headline or exhausted or report is None) and not goes_on:
             notes = report.notes if report and not report.when else []
             if report and not report.when:
                 reports.remove(report)
             report = current[pid] = Report(pid, notes=notes)
             reports.append(report)
         report.text += full_line
-        if headline:
+        if exhausted:  # its worst stack follows; a headline only where something has leaked
+            report.when, report.exhausted = f"at {exhausted[2]}", exhausted[1]
+            report.stack = Stack("")
+        elif headline:
             report.when, report.program = headline["when"], headline["program"]
             report.close_wait = int(headline["cw"] or 0)
             report.dead = int(headline["dead"] or 0)

@@ -11,6 +11,13 @@ harness.need()
 
 EXPECT = re.compile(r"^ \* expect: (?:nothing|(\d+) (\S+) birth=(\S+) eof=(\S+)"
                     r"(?: process=(parent|child))?)$", re.M)
+EXHAUSTED = re.compile(r"^ \* exhausted: (.+)$", re.M)
+CAUSE = re.compile(r"^ \* cause: (.+)$", re.M)
+CAUSES = {  # what the sentence of each says; `inherited` shows from outside only
+    "forgotten": "read end of stream and went on",
+    "blocked": "is stuck in recv",
+    "idle-pool": "nobody has looked since",
+}
 RUNS = 3
 
 
@@ -28,9 +35,10 @@ def examples():
 
 def found(result):
     """What a run reported, in the form of the comments."""
-    return sorted((f.count, f.verdict, str(f.birth), str(f.end_of_stream or "-"),
+    return sorted((f.count, f.verdict, str(f.birth or "unknown"), str(f.end_of_stream or "-"),
                    "parent" if report.pid == result.pid else "child")
-                  for report in result.reports for f in report.findings)
+                  for report in result.reports if report.when == "at exit of"
+                  for f in report.findings)
 
 
 class ExampleCase(harness.TestCase):
@@ -42,17 +50,31 @@ class ExampleCase(harness.TestCase):
 class Examples(ExampleCase):
     def check(self, name, expected):
         bare = self.run_example(name, preload=False)
+        if bare.status == harness.SKIPPED:
+            self.skipTest(bare.stderr)
         self.assertEqual((bare.status, bare.stderr), (0, ""))
+        source = harness.read_text(os.path.join(harness.ROOT, "examples", f"{name}.c"))
         for _ in range(RUNS):
             result = self.run_example(name)
             self.assertSame(result, bare)
             self.assertEqual(found(result), expected, result.stderr)
-            for report in result.reports:
-                self.assertEqual(report.notes, [], result.stderr)
-                self.assertEqual(report.when, "at exit of")
+            self.check_exhaustion(result, EXHAUSTED.findall(source))
+            at_exit = [r for r in result.reports if r.when == "at exit of"]
+            for report in at_exit:
                 self.assertEqual(report.program, os.path.join(harness.BUILD, "examples", name))
+                self.assertEqual(report.notes, [], result.stderr)
+                for finding, cause in zip(report.findings, CAUSE.findall(source)):
+                    self.assertIn(CAUSES.get(cause, ""), finding.why)
             if not expected:
-                self.assertEqual(result.stderr, "")
+                self.assertEqual(at_exit, [])
+
+    def check_exhaustion(self, result, said):
+        """One report at that moment, whose first line names what ran out; else none."""
+        live = [r for r in result.reports if r.when != "at exit of"]
+        self.assertEqual(len(live), len(said), result.stderr)
+        for report, what in zip(live, said):
+            self.assertEqual(report.exhausted, what)
+            self.assertGreater(len(report.stack.frames), 0)
 
 
 def add_example_tests():
