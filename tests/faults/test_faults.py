@@ -1,0 +1,245 @@
+#!/usr/bin/env python3
+"""Every system call of the library fails in turn: the program's own results never change, nothing
+hangs or crashes, and a report says what is missing, or is complete.
+
+The library is a second build of the same sources (faults.mk), in which call number N fails. A first
+run notes which calls there are and where they are made. `make faults` then lets each one fail;
+`make check` the first and the last one of each place. Each fails alone, with all later ones of its
+kind, and with all later ones of any; with two different errors.
+"""
+
+import collections
+import concurrent.futures
+import json
+import os
+import re
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+import unittest
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "tools"))
+from harness import BUILD, SOCKLEAK, clean_environment, need_build  # noqa: E402
+
+DIRECTORY = os.path.join(BUILD, "faults")
+LIBRARY = os.path.join(DIRECTORY, "libsockleak.so")
+PROGRAM = os.path.join(DIRECTORY, "faulty")
+OPTIONS = "exit_grace_ms=0:grace_ms=0"
+FILE_BYTES = 1 << 20
+HEAD = "=QIIQQ"  # struct faults of seam.c
+TRACE, ONCE, KIND, ALL = range(4)
+MODES = ["trace", "once", "its kind from then on", "all from then on"]
+DEADLINE_S = 20
+THOROUGH = os.environ.get("FAULTS") == "all"
+
+LEAKS = {"create": 1, "grow": 1, "capture": 1, "fork": 3, "signal": 1}
+WITH_FILE = ("create", "grow", "fork", "signal")
+# What a report may say that it lacks.
+SILENT = "no report, or not from every process"
+CREATION_CALLS = 16  # of these the ledger's creation is one
+WRITING = {1, 5, 271, 328}  # write, fstat (is this still stderr?), ppoll, pwritev2 (x86-64)
+SAID = re.compile(r"not tracked: |not recorded: |could not be judged|given up|no memory|cannot be|"
+                  r"one frame deep|origin unknown|names are missing|some are missing|"
+                  r"could not be written")
+
+Call = collections.namedtuple("Call", "index site number")
+Fault = collections.namedtuple("Fault", "call mode variant")
+Result = collections.namedtuple("Result", "status out err failed ledgers")
+
+
+class Switch:
+    """The file that tells the library which of its calls is to fail."""
+
+    def __init__(self, path):
+        self.path = path
+        with open(path, "wb") as file:
+            file.truncate(FILE_BYTES)
+
+    def set(self, at, mode, variant):
+        with open(self.path, "r+b") as file:
+            file.write(struct.pack(HEAD, at, mode, variant, 0, 0))
+
+    def counts(self):
+        """How many calls there were, and how many were made to fail."""
+        with open(self.path, "rb") as file:
+            return struct.unpack(HEAD, file.read(struct.calcsize(HEAD)))[3:]
+
+    def calls(self, count):
+        with open(self.path, "rb") as file:
+            file.seek(struct.calcsize(HEAD))
+            return [Call(i, *struct.unpack("=II", file.read(8))) for i in range(count)]
+
+
+class Bench:
+    """One worker's directory: what it runs does not disturb another's."""
+
+    def __init__(self, directory, with_file):
+        self.directory = directory
+        self.ledgers = os.path.join(directory, "ledgers") if with_file else None
+        self.switch = Switch(os.path.join(directory, "switch"))
+
+    def run(self, scenario, preloaded=True):
+        if self.ledgers:
+            shutil.rmtree(self.ledgers, ignore_errors=True)
+            os.mkdir(self.ledgers)
+        environment = clean_environment(PLUGIN=os.path.join(DIRECTORY, "plugin.so"),
+                                        SOCKLEAK_LIBRARY=LIBRARY)
+        if preloaded:
+            options = OPTIONS + (f":ledger_dir={self.ledgers}" if self.ledgers else "")
+            environment.update(LD_PRELOAD=LIBRARY, SOCKLEAK_OPTIONS=options,
+                               SOCKLEAK_FAULTS=self.switch.path)
+        paths = [os.path.join(self.directory, name) for name in ("out", "err")]
+        with open(paths[0], "w+b") as out, open(paths[1], "w+b") as err:
+            process = subprocess.Popen([PROGRAM, "--scenario", scenario], env=environment,
+                                       stdin=subprocess.DEVNULL, stdout=out, stderr=err)
+            try:
+                status = process.wait(DEADLINE_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                status = "hangs"
+            out.seek(0)
+            err.seek(0)
+            texts = [file.read().decode(errors="replace") for file in (out, err)]
+        failed = self.switch.counts()[1] if preloaded else 0
+        ledgers = len(os.listdir(self.ledgers)) if self.ledgers else 0
+        return Result(status, *texts, failed, ledgers)
+
+    def report(self):
+        """What the command makes of the ledgers that are left."""
+        done = subprocess.run([SOCKLEAK, "report", "--format=json:/dev/stdout", "-q", self.ledgers],
+                              env=clean_environment(), capture_output=True, text=True,
+                              errors="replace", timeout=DEADLINE_S, check=False)
+        return done.returncode, done.stdout, done.stderr
+
+
+def place(call):
+    """Function and line of a call's site."""
+    out = subprocess.run(["addr2line", "-fie", LIBRARY, hex(call.site - 1)], capture_output=True,
+                         text=True, check=False).stdout.split("\n")
+    return " < ".join(f"{out[i]} {os.path.basename(out[i + 1])}" for i in range(0, len(out) - 1, 2))
+
+
+def chosen(calls):
+    """Of each place the first and the last call, and how they fail. All of them where time is none."""
+    if THOROUGH:
+        return [Fault(call, mode, variant) for call in calls
+                for mode in (ONCE, KIND, ALL) for variant in (0, 1)]
+    by_site = collections.defaultdict(list)
+    for call in calls:
+        by_site[call.site, call.number].append(call)
+    picked = {at_site[rank] for at_site in by_site.values() for rank in (0, -1)}
+    return [Fault(call, *how) for call in sorted(picked)
+            for how in ((ONCE, 0), (KIND, call.index % 2), (ALL, call.index % 2))]
+
+
+def may_be_silent(scenario, fault, first, where):
+    # What cannot be written is not there, and nothing can be said of it.
+    if (fault.mode == ALL or "output.c" in where or
+            (fault.mode == KIND and first.number in WRITING)):
+        return True
+    # A process that has no ledger has none of our signal handlers: it dies of the signal, as bare.
+    return scenario == "signal" and "backing.c" in where and first.index <= CREATION_CALLS
+
+
+def problem(bench, scenario, bare, result):
+    """What is wrong with a run, or None."""
+    if result.status != bare.status:
+        return f"status {result.status}, bare {bare.status}"
+    if result.out != bare.out:
+        for with_us, without in zip(result.out.splitlines(), bare.out.splitlines()):
+            if with_us != without:
+                return f"the program saw `{with_us}`, bare `{without}`"
+        return "the program's output is longer or shorter"
+    for line in result.err.splitlines():
+        if not line.startswith("=="):
+            return f"on stderr: {line}"
+    leaks = result.err.count("eof-ignored: ")
+    complete = len(re.findall(r"\bleak_here\b", result.err)) >= 2 * leaks
+    if bench.ledgers and result.ledgers:
+        status, document, errors = bench.report()
+        if status == 1 and "neither a ledger" in errors:
+            return None  # it could not even be removed; its name is told
+        if status not in (0, 23) or (not document and not errors):
+            return f"sockleak report: status {status}, {errors}"
+        # Those of processes whose ledgers are private are on stderr.
+        if SAID.search(result.err) or SAID.search(errors) or SAID.search(document):
+            return None
+        found = json.loads(document)["summary"]["leaks"]
+        counters = [process["counters"] for process in json.loads(document)["processes"]]
+        lost = any(value for each in counters for name, value in each.items()
+                   if name not in ("born", "closed", "found", "inherited", "adopted", "received"))
+        if found + leaks < LEAKS[scenario] and not lost:
+            if not result.err:
+                return SILENT
+            return f"{found} leaks in the ledgers, {leaks} on stderr: {errors}"
+        return None
+    if result.err.count("== summary: ") < LEAKS[scenario] and not SAID.search(result.err):
+        return SILENT
+    if (leaks < LEAKS[scenario] or not complete) and not SAID.search(result.err):
+        return "the report is incomplete, and does not say so"
+    return None
+
+
+class EveryFault(unittest.TestCase):
+    def check(self, scenario, with_file):
+        with tempfile.TemporaryDirectory(prefix="sockleak-faults-") as directory:
+            workers = 2
+            benches = []
+            for number in range(workers):
+                os.mkdir(os.path.join(directory, str(number)))
+                benches.append(Bench(os.path.join(directory, str(number)), with_file))
+            bare = benches[0].run(scenario, preloaded=False)
+            self.assertIn(bare.status, (3, -15), bare.err)
+            benches[0].switch.set(0, TRACE, 0)
+            whole = benches[0].run(scenario)
+            self.assertIsNone(problem(benches[0], scenario, bare, whole), whole.err)
+            calls = benches[0].switch.calls(benches[0].switch.counts()[0])
+            self.assertGreater(len(calls), 20)
+            faults = chosen(calls)
+            with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+                found = [each for part in pool.map(
+                    lambda i: self.part(benches[i], scenario, bare, faults[i::workers]),
+                    range(workers)) for each in part]
+        print(f"{scenario}{', ledger file' if with_file else ''}: {len(faults)} faults at "
+              f"{len({(c.site, c.number) for c in calls})} places of {len(calls)} calls, "
+              f"{len(found)} wrong", flush=True)
+        if found:
+            self.fail("\n".join(found[:40]))
+
+    @staticmethod
+    def part(bench, scenario, bare, faults):
+        found = []
+        for fault in faults:
+            bench.switch.set(fault.call.index, fault.mode, fault.variant)
+            result = bench.run(scenario)
+            wrong = problem(bench, scenario, bare, result)
+            if not wrong:
+                continue
+            first = fault.call
+            if result.failed:
+                first = bench.switch.calls(1)[0]._replace(index=first.index)
+            where = place(first)
+            if wrong == SILENT and may_be_silent(scenario, fault, first, where):
+                continue
+            found.append(f"call {fault.call.index} ({MODES[fault.mode]}, variant {fault.variant}), "
+                         f"number {first.number} in {where}: {wrong}\n{result.err[-700:]}")
+        return found
+
+
+def claim(scenario, with_file):
+    return lambda self: self.check(scenario, with_file)
+
+
+for each in LEAKS:
+    setattr(EveryFault, f"test_{each}", claim(each, False))
+    if each in WITH_FILE:
+        setattr(EveryFault, f"test_{each}_with_a_ledger_file", claim(each, True))
+
+if __name__ == "__main__":
+    need_build()
+    if not os.path.exists(PROGRAM):
+        sys.exit(f"{PROGRAM} does not exist: make {PROGRAM}")
+    unittest.main(verbosity=2)
