@@ -18,6 +18,7 @@
 // ours holds under the guard, and outside of it libunwind does what it does bare, without the pipe.
 #include "base/guard.h"
 #include "base/sys.h"
+#include "track/fast_unwind.h"
 #include "track/imports.h"
 #include "track/modules.h"
 #include "track/readable.h"
@@ -341,12 +342,31 @@ bool unwinder_ready(void) {
     return __atomic_load_n(&state, __ATOMIC_ACQUIRE) == LOADED;
 }
 
-int unwinder_backtrace(void **out, int max) {
+static COLD int backtrace_by_libunwind(void **out, int max) {
     int saved_errno = errno;
     forget_unloaded();
     int depth = unw_backtrace_function(out, max);
     errno = saved_errno;
     return depth < 0 ? 0 : depth;
+}
+
+// Not inlined, so that libunwind's list has this function's caller in it.
+NOINLINE int unwinder_backtrace(void **out, int max) {
+    struct fast_start start;
+    bool learn;
+    FAST_START(start);
+    const void *caller = CALLER;
+    int depth = fast_backtrace(&start, out, max, module_unloads(), &learn);
+    if (LIKELY(depth))
+        return depth;
+    depth = backtrace_by_libunwind(out, max);
+    for (int i = 0; learn && i < depth; i++) {
+        if (out[i] != caller)
+            continue;
+        fast_learn(&start, out + i, depth - i, max - i);
+        break;
+    }
+    return depth;
 }
 
 const char *unwinder_problem(void) {
