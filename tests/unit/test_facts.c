@@ -124,10 +124,13 @@ static void a_reset_is_seen_and_its_error_stays_for_the_program(void **state) {
     assert_int_equal(record->snapshot.state, 7); // TCP_CLOSE
     assert_int_equal(record->snapshot.flags & (SNAPSHOT_WAS_CONNECTED | SNAPSHOT_AGE_IS_BOUND),
                      SNAPSHOT_WAS_CONNECTED | SNAPSHOT_AGE_IS_BOUND);
+    assert_true(record->snapshot.flags & SNAPSHOT_ERROR_PENDING);
     int error = 0;
     socklen_t bytes = sizeof error;
     assert_int_equal(getsockopt(pair.ours, SOL_SOCKET, SO_ERROR, &error, &bytes), 0);
     assert_int_equal(error, ECONNRESET);
+    facts_look_at(record);
+    assert_int_equal(record->snapshot.flags & SNAPSHOT_ERROR_PENDING, 0);
 }
 
 static void a_socket_that_was_never_connected_was_not_connected(void **state) {
@@ -212,6 +215,37 @@ static void a_unix_stream_whose_peer_is_gone_is_close_wait(void **state) {
     assert_int_equal(record->snapshot.recv_queue_bytes, 3);
 }
 
+// poll(2) says POLLRDHUP of it, too, and the peer is there.
+static void a_unix_streams_own_shutdown_is_no_close_wait(void **state) {
+    (void)state;
+    int ends[2];
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
+    struct ledger_record *record = born(ends[0], AF_UNIX, SOCK_STREAM);
+    assert_int_equal(shutdown(ends[0], SHUT_RD), 0);
+    record->flags = RECORD_SHUT_RD;
+    facts_look_at(record);
+    assert_int_equal(record->snapshot.state, STATE_ESTABLISHED);
+    assert_int_equal(shutdown(ends[0], SHUT_WR), 0);
+    record->flags |= RECORD_SHUT_WR;
+    facts_look_at(record);
+    assert_int_equal(record->snapshot.state, STATE_CLOSE);
+    assert_true(record->snapshot.flags & SNAPSHOT_WAS_CONNECTED);
+    close(ends[0]), close(ends[1]);
+}
+
+// What accept took from the record of a listener that was another socket's.
+static void a_wrong_kind_is_put_right(void **state) {
+    (void)state;
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    struct ledger_record *record = born(fd, AF_INET6, SOCK_DGRAM);
+    record->protocol = IPPROTO_UDP;
+    facts_look_at(record);
+    assert_int_equal(record->family, AF_INET);
+    assert_int_equal(record->type, SOCK_STREAM);
+    assert_int_equal(record->protocol, IPPROTO_TCP);
+    close(fd);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(close_wait_is_seen_with_its_age),
@@ -226,6 +260,8 @@ int main(void) {
         cmocka_unit_test(a_reset_that_the_program_was_told_of_is_as_old_as_that),
         cmocka_unit_test(an_mptcp_connection_that_the_peer_ended_is_close_wait),
         cmocka_unit_test(a_unix_stream_whose_peer_is_gone_is_close_wait),
+        cmocka_unit_test(a_unix_streams_own_shutdown_is_no_close_wait),
+        cmocka_unit_test(a_wrong_kind_is_put_right),
     };
     return cmocka_run_group_tests_name("facts", tests, NULL, NULL);
 }

@@ -55,6 +55,8 @@ static const struct row {
     {"reset-unclosed", "dead", 7, false, 0, 0, RECORD_CONNECTING, SNAPSHOT_WAS_CONNECTED},
     {"reset-unclosed", "dead", 7, true, 0, 0, RECORD_CONNECTED, 0},
     {"reset-unclosed", "dead", 7, false, ECONNRESET, 0, RECORD_CONNECTED | RECORD_SHUT_WR, 0},
+    {"reset-unclosed", "dead", 7, false, 0, 0, RECORD_CONNECTED | RECORD_SHUT_WR,
+     SNAPSHOT_ERROR_PENDING},
     {"shutdown-unclosed", "dead", 7, true, 0, 0, RECORD_CONNECTED | RECORD_SHUT_WR, 0},
     {"shutdown-unclosed", "dead", 9, true, 0, 0, RECORD_SHUT_WR, 0},
     {"shutdown-unclosed", "dead", 6, false, 0, 0, RECORD_SHUT_WR, 0},
