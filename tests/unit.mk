@@ -3,11 +3,12 @@
 #
 # A map: module under test first, then what else of preload/ is linked, then what of tests/unit/.
 
-UNIT_ON_LEDGER := ledger/ledger ledger/records ledger/backing base/process base/format
+UNIT_ON_LEDGER := ledger/ledger ledger/records ledger/sites ledger/backing base/process base/format
 
 unit_format := base/format
 unit_options := base/options base/format
 unit_output := base/output base/format + fake_clock sockets
+unit_guard := base/guard
 unit_owner := base/owner
 unit_process := base/process base/format
 unit_backing := ledger/backing base/process base/format
@@ -17,17 +18,22 @@ unit_ledger_fork := $(UNIT_ON_LEDGER) base/clock
 unit_modules := track/modules $(UNIT_ON_LEDGER) base/clock
 unit_stacks := track/stacks track/modules $(UNIT_ON_LEDGER) base/clock base/guard + fake_unwinder
 unit_stacks_race := track/stacks $(UNIT_ON_LEDGER) base/clock base/guard + fake_unwinder
-unit_tracker := track/tracker track/stacks track/modules $(UNIT_ON_LEDGER) base/guard base/owner \
+unit_fast_unwind := track/fast_unwind track/frame_rules_$(ARCH)
+unit_tracker := track/tracker track/endings track/stacks track/modules $(UNIT_ON_LEDGER) base/guard base/owner \
 	base/options + fake_unwinder fake_clock sockets
 unit_tracker_stream := $(unit_tracker)
+unit_endings := $(unit_tracker)
+unit_exhaustion := report/exhaustion report/text report/names report/verdict $(unit_tracker)
 unit_verdict := report/verdict
 unit_names := report/names
+unit_cause := report/cause report/names report/text report/verdict base/format
+unit_teardown := report/teardown
 unit_text := report/text report/names report/verdict base/format
 unit_scratch := report/scratch
 unit_symbols := report/symbols report/scratch
 unit_facts := report/facts base/clock + sockets
 unit_snapshot := report/snapshot report/facts report/scratch $(UNIT_ON_LEDGER) base/clock + sockets
-unit_signals := report/signals base/options base/format base/owner + fake_trigger
+unit_signals := report/signals report/interrupted base/options base/format base/owner + fake_trigger
 
 UNIT_NAMES := $(patsubst tests/unit/test_%.c,%,$(wildcard tests/unit/test_*.c))
 UNIT_TESTS := $(UNIT_NAMES:%=$(BUILD)/tests/unit/test_%)

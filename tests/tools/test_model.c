@@ -1,11 +1,13 @@
 // Ledgers into findings: reader, joins, verdicts without a snapshot, grouping, merging.
 #include "ledger_image.h"
 #include "model.h"
+#include "sites.h"
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <cmocka.h> // wants the others before it
@@ -115,6 +117,75 @@ static void killed_process_is_judged_by_what_it_was_told(void **state) {
     assert_true(finding->sockets[0]->hints & HINT_LAST_KNOWN);
     assert_int_equal(report_socket_fin_age_ms(finding->sockets[0]), -1);
     assert_int_equal(report_socket_open_ms(finding->sockets[0]), -1);
+    report_free(report);
+}
+
+static void counters_of_a_call_site_are_summed_over_processes(void **state) {
+    (void)state;
+    static struct ledger_image other;
+    image_init(&image, 100);
+    image_init(&other, 200);
+    uint32_t birth = image_stack(&image, 0x1000, 2);
+    image_ignore_eof(image_socket(&image, birth), birth);
+    image.stacks[birth].opened = 10;
+    image.stacks[birth].closed = 9;
+    image.stacks[birth].closed_passive = 9;
+    image.stacks[birth].lifetimes[4] = 9; // from 4 to 6 ms
+    image.stacks[birth].lifetime_max_ms = 5;
+    image_stack(&other, 0x5000, 1); // another id, the same stack
+    birth = image_stack(&other, 0x1000, 2);
+    other.stacks[birth].opened = other.stacks[birth].closed = 4;
+    other.stacks[birth].closed_active = 4;
+    other.stacks[birth].lifetimes[LEDGER_LIFETIME_BUCKETS - 1] = 4;
+    other.stacks[birth].lifetime_max_ms = 2000000;
+    // The ledger's last look was at 10 s: slots 0 to 2 are those of the minute before it.
+    other.stacks[birth].recent_active[1] = (uint64_t)1 << 32 | 4;
+    struct report *report = report_of(&image, &other);
+    assert_int_equal(report->site_count, 1);
+    const struct report_site *site = report->sites[0];
+    assert_int_equal(site->opened, 14);
+    assert_int_equal(site->passive, 9);
+    assert_int_equal(site->active, 4);
+    assert_int_equal(site->recent_active, 4);
+    assert_int_equal(site->leaked, 1);
+    assert_int_equal(site->lifetime_max_ms, 2000000);
+    struct sites_median median;
+    assert_true(sites_median(site, &median));
+    assert_true(median.from_ms == 4 && median.to_ms == 6);
+    report_free(report);
+}
+
+static void active_closes_of_more_than_a_minute_ago_are_not_recent(void **state) {
+    (void)state;
+    image_init(&image, 100);
+    image.header.snapshot_ns = 1000ull * 1000000000;
+    uint32_t birth = image_stack(&image, 0x1000, 2);
+    image.stacks[birth].opened = image.stacks[birth].closed = 7;
+    image.stacks[birth].closed_active = 7;
+    image.stacks[birth].recent_active[230 % LEDGER_RECENT_SLOTS] = (uint64_t)230 << 32 | 3; // 920 s
+    image.stacks[birth].recent_active[240 % LEDGER_RECENT_SLOTS] = (uint64_t)240 << 32 | 4; // 960 s
+    struct report *report = report_of(&image, NULL);
+    assert_int_equal(report->sites[0]->active, 7);
+    assert_int_equal(report->sites[0]->recent_active, 4);
+    assert_true(report->sites[0]->recent_per_second > 4.0 / 64 - 0.001);
+    assert_true(report->sites[0]->recent_per_second <= 4.0 / 60 + 0.001);
+    report_free(report);
+}
+
+static void killed_process_is_judged_by_its_own_options(void **state) {
+    (void)state;
+    image_init(&image, 100);
+    image_ignore_eof(image_socket(&image, image_stack(&image, 0x1000, 1)), 1);
+    image.records[1].family = AF_UNIX;
+    image.records[1].peer.family = image.records[1].local.family = ADDRESS_NONE;
+    image_kill(&image);
+    struct report *report = report_of(&image, NULL);
+    assert_int_equal(report->summary.leaks, 0);
+    report_free(report);
+    image.header.families = 2; // FAMILIES_ALL: base/options.h
+    image.header.grace_ms = 1000;
+    report = report_of(&image, NULL);
+    assert_int_equal(report->summary.leaks, 1);
     report_free(report);
 }
 
@@ -285,6 +356,9 @@ int main(void) {
         cmocka_unit_test(dup_counts_once_and_shows_both_descriptors),
         cmocka_unit_test(equal_findings_of_two_processes_are_merged),
         cmocka_unit_test(killed_process_is_judged_by_what_it_was_told),
+        cmocka_unit_test(counters_of_a_call_site_are_summed_over_processes),
+        cmocka_unit_test(active_closes_of_more_than_a_minute_ago_are_not_recent),
+        cmocka_unit_test(killed_process_is_judged_by_its_own_options),
         cmocka_unit_test(killed_child_leaves_inherited_sockets_to_its_parent),
         cmocka_unit_test(socket_leaked_by_parent_and_child_is_the_parents),
         cmocka_unit_test(exec_joins_a_socket_to_its_birth_in_the_earlier_image),
