@@ -1,16 +1,13 @@
 /*
  * A web server that closes every connection, but for the path it does not know: the 404 branch
  * reads the client's end of stream, counts, and returns. In real life a crawler finds that path,
- * and the server has 1,000 sockets in CLOSE_WAIT by Monday.
- *
- * Without arguments it plays its own clients. `leaky_http COUNT` prints its port and serves that
- * many requests of real ones: `make demo` sends curl.
+ * and the server has 1,000 sockets in CLOSE_WAIT by Monday. Plays its own clients; `leaky_http
+ * COUNT` prints its port and serves that many requests of real ones, for a minute at most.
  *
  * expect: 3 eof-ignored birth=accept4:accept_client eof=recv:wait_for_end
  */
 #include "peer.h"
 #include <stdio.h>
-
 #define OWN_REQUESTS 8
 
 static const char ok[] = "HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n";
@@ -66,10 +63,12 @@ int main(int argc, char **argv) {
     uint16_t port;
     int listener = peer_listen(&port), ended = 0;
     pthread_t peer = {0};
-    if (argc > 1)
+    if (argc > 1) {
+        alarm(60);
         dprintf(STDOUT_FILENO, "port %u\n", port);
-    else
+    } else {
         peer = peer_start(own_clients, &port);
+    }
     for (int i = 0; i < opaque(requests); i++)
         ended += handle_client(accept_client(listener));
     if (argc == 1)
