@@ -52,6 +52,7 @@ static void ask(int fd, const char *question, size_t len, const char *end, size_
     size_t used = 0;
     if (send(fd, question, len, MSG_NOSIGNAL) != (ssize_t)len)
         die("send");
+    // cppcheck-suppress legacyUninitvar ; what is compared has been received: used >= end_len
     while (used < end_len || memcmp(answer + used - end_len, end, end_len) != 0) {
         ssize_t got = recv(fd, answer + used, sizeof answer - used, 0);
         if (got <= 0 || used + (size_t)got == sizeof answer)

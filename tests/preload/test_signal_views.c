@@ -1,6 +1,5 @@
 // What the program reads back from sigaction and its kin is what it would read bare, for the
 // signals that we hold and for one that we do not. The bare program is the judge.
-#include "base/sys.h"
 #include "rig.h"
 #include <errno.h>
 #include <signal.h>
@@ -54,8 +53,7 @@ static void open_a_socket(void) {
 
 static int done(void) {
     fflush(stdout);
-    sys_call(SYS_exit_group, 0, 0, 0, 0, 0, 0);
-    return 1;
+    _exit(0);
 }
 
 static int untouched(void) {
