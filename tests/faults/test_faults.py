@@ -4,8 +4,8 @@ hangs or crashes, and a report says what is missing, or is complete.
 
 The library is a second build of the same sources (faults.mk), in which call number N fails. A first
 run notes which calls there are and where they are made. `make faults` then lets each one fail;
-`make check` the first and the last one of each place. Each fails alone, with all later ones of its
-kind, and with all later ones of any; with two different errors.
+`make check` the first one of each place, and the last one alone. Each fails alone, with all later
+ones of its kind, and with all later ones of any; with two different errors.
 """
 
 import collections
@@ -123,16 +123,18 @@ def place(call):
 
 
 def chosen(calls):
-    """Of each place the first and the last call, and how they fail. All of them where time is none."""
+    """All of them where time is none; else of each place the first call, and the last one alone."""
     if THOROUGH:
         return [Fault(call, mode, variant) for call in calls
                 for mode in (ONCE, KIND, ALL) for variant in (0, 1)]
     by_site = collections.defaultdict(list)
     for call in calls:
         by_site[call.site, call.number].append(call)
-    picked = {at_site[rank] for at_site in by_site.values() for rank in (0, -1)}
-    return [Fault(call, *how) for call in sorted(picked)
-            for how in ((ONCE, 0), (KIND, call.index % 2), (ALL, call.index % 2))]
+    first = {at_site[0] for at_site in by_site.values()}
+    last = {at_site[-1] for at_site in by_site.values()} - first
+    return sorted([Fault(call, *how) for call in first
+                   for how in ((ONCE, 0), (KIND, call.index % 2), (ALL, call.index % 2))] +
+                  [Fault(call, ONCE, call.index % 2) for call in last])
 
 
 def may_be_silent(scenario, fault, first, where):
