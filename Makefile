@@ -16,7 +16,7 @@ ARCH := $(shell uname -m)
 
 BASE := guard owner clock format process program notice options output
 LEDGER := backing ledger sites records
-TRACK := imports frame_rules_$(ARCH) fast_unwind unwind_libunwind modules stacks endings tracker programs
+TRACK := imports frame_rules_$(ARCH) fast_unwind unwind_libunwind modules walks stacks endings tracker programs
 REPORT := scratch facts snapshot names verdict cause teardown text interrupted threads exhaustion symbols report trigger signals
 HOOKS := real create stream pass dup close process exec signal syscall
 
@@ -65,7 +65,8 @@ EXAMPLES := $(patsubst examples/%.c,$(BUILD)/examples/%,$(wildcard examples/*.c)
 
 -include tools/tools.mk
 -include tests/unit.mk tests/preload.mk tests/stress.mk tests/fuzz.mk tests/suites.mk
--include tests/bench/bench.mk tests/ends/ends.mk tests/faults/faults.mk tests/neighbours/neighbours.mk
+-include tests/bench/bench.mk tests/ends/ends.mk tests/faults/faults.mk tests/neighbours/neighbours.mk \
+	tests/coverage/coverage.mk
 
 .PHONY: all
 all: $(LIBRARY) $(TOOLS) examples ## build everything but the tests (default)
@@ -179,12 +180,6 @@ lint: ## clang-format, clang-tidy and cppcheck over all sources
 .PHONY: format
 format: ## put all C sources in the house format
 	$(QUIET)clang-format -i $(C_FILES)
-
-.PHONY: coverage
-coverage: ## run the tests instrumented and print the lines that they reach
-	$(QUIET)$(MAKE) --no-print-directory COVERAGE=1 check-built
-	$(QUIET)cd build-coverage && gcov -r -s .. $$(find preload -name '*.gcda') 2>/dev/null \
-		| awk '/^File .preload/ { f = $$2 } /^Lines executed/ && f { print substr($$2, 10), "of", $$4, f; f = "" }' | sort -n
 
 .PHONY: install
 install: $(LIBRARY) $(TOOLS) ## install below PREFIX (/usr/local), DESTDIR before it

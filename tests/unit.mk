@@ -4,6 +4,7 @@
 # A map: module under test first, then what else of preload/ is linked, then what of tests/unit/.
 
 UNIT_ON_LEDGER := ledger/ledger ledger/records ledger/sites ledger/backing base/process base/format
+UNIT_STACKS := track/stacks track/walks track/fast_unwind track/frame_rules_$(ARCH)
 
 unit_format := base/format
 unit_options := base/options base/format
@@ -16,10 +17,13 @@ unit_ledger := $(UNIT_ON_LEDGER) base/clock
 unit_ledger_limits := $(UNIT_ON_LEDGER) base/clock
 unit_ledger_fork := $(UNIT_ON_LEDGER) base/clock
 unit_modules := track/modules $(UNIT_ON_LEDGER) base/clock
-unit_stacks := track/stacks track/modules $(UNIT_ON_LEDGER) base/clock base/guard + fake_unwinder
-unit_stacks_race := track/stacks $(UNIT_ON_LEDGER) base/clock base/guard + fake_unwinder
+unit_modules_by_lock := $(unit_modules)
+unit_stacks := $(UNIT_STACKS) track/modules $(UNIT_ON_LEDGER) base/clock base/guard + fake_unwinder
+unit_stacks_race := $(UNIT_STACKS) $(UNIT_ON_LEDGER) base/clock base/guard + fake_unwinder
+unit_frame_rules := track/frame_rules_$(ARCH)
 unit_fast_unwind := track/fast_unwind track/frame_rules_$(ARCH)
-unit_tracker := track/tracker track/endings track/stacks track/modules $(UNIT_ON_LEDGER) base/guard base/owner \
+unit_walks := track/walks track/fast_unwind track/frame_rules_$(ARCH) track/modules $(UNIT_ON_LEDGER) base/clock
+unit_tracker := track/tracker track/endings $(UNIT_STACKS) track/modules $(UNIT_ON_LEDGER) base/guard base/owner \
 	base/options + fake_unwinder fake_clock sockets
 unit_tracker_stream := $(unit_tracker)
 unit_endings := $(unit_tracker)
@@ -57,7 +61,8 @@ endef
 $(foreach name,$(UNIT_NAMES),$(eval $(call unit_program,$(name))))
 
 # A module whose addresses are not those of its file less the start: only a fixed program has one.
-$(BUILD)/tests/unit/test_modules: LDFLAGS += -no-pie
+$(BUILD)/tests/unit/test_modules $(BUILD)/tests/unit/test_modules_by_lock: LDFLAGS += -no-pie
+$(BUILD)/tests/unit/test_modules_by_lock: LDFLAGS += -Wl,--defsym=_dl_find_object=0
 
 .PHONY: unit
 unit: $(UNIT_TESTS) ## build and run the unit tests

@@ -7,6 +7,7 @@
 #ifndef SOCKLEAK_TRACK_FAST_UNWIND_H
 #define SOCKLEAK_TRACK_FAST_UNWIND_H
 
+#include "base/compiler.h"
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -31,5 +32,35 @@ int fast_backtrace(const struct fast_start *start, void **out, int max, uint64_t
 
 // `pcs` are the same addresses, by libunwind: `depth` of them, cut where that is `max`.
 void fast_learn(const struct fast_start *start, void *const *pcs, int depth, int max);
+
+// --- for walks.c --------------------------------------------------------------------------------
+
+enum {
+    FAST_SLOTS_MAX = 96
+};
+
+// The words on the stack that a walk depends on, in the order in which it reads them. `offsets` are
+// in words from the start's rsp. `by_rbp`: it also depends on the start's rbp.
+struct fast_slots {
+    uint32_t count;
+    bool by_rbp;
+    uint16_t offsets[FAST_SLOTS_MAX];
+    uintptr_t values[FAST_SLOTS_MAX];
+};
+
+// False where the walk from the start does not come to `pcs`, all `depth` of them and, with
+// `is_whole`, the end; or depends on more words.
+bool fast_slots(const struct fast_start *start, void *const *pcs, int depth, bool is_whole,
+                struct fast_slots *out);
+
+// The stack from fast_readable_from to fast_readable_to could be read when this thread last asked.
+extern THREAD_LOCAL uintptr_t fast_readable_from, fast_readable_to;
+
+// How many words from `rsp` on; 0 where it is not in there.
+static inline uintptr_t fast_readable_words(uintptr_t rsp) {
+    return rsp >= fast_readable_from && rsp < fast_readable_to
+               ? (fast_readable_to - rsp) / sizeof(uintptr_t)
+               : 0;
+}
 
 #endif

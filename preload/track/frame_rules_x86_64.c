@@ -1,4 +1,5 @@
 #include "track/frame_rules.h"
+#include "track/readable.h"
 #include <dlfcn.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -25,7 +26,8 @@ enum {
     INDIRECT = 0x80
 };
 enum {
-    REMEMBERED_MAX = 8
+    REMEMBERED_MAX = 8,
+    ENTRY_MAX_BYTES = 1 << 20
 };
 
 // --- reading ------------------------------------------------------------------------------------
@@ -101,15 +103,27 @@ struct description {
     int64_t data_align;
 };
 
-// Of length-prefixed entries; `limit` is the end of the mapping that it lies in.
-static struct bytes entry_at(const uint8_t *at, const uint8_t *limit) {
-    struct bytes in = {at, limit, false};
-    uint64_t len = take_bytes(&in, 4);
-    if (len == 0 || len == 0xffffffff || len > (uint64_t)(in.end - in.at))
-        in.bad = true;
-    else
-        in.end = in.at + len;
-    return in;
+// The mapping of a file that was loaded. Its tables are the linker's work, and nobody has looked at
+// them before: those of a packer, or of a damaged file, may lead anywhere, also into a hole of it.
+struct mapping {
+    const uint8_t *start, *end;
+};
+
+static bool is_within(const struct mapping *mapping, const uint8_t *at, size_t bytes) {
+    return at >= mapping->start && at < mapping->end && (size_t)(mapping->end - at) >= bytes &&
+           readable(at, bytes);
+}
+
+// A length-prefixed entry.
+static struct bytes entry_at(const uint8_t *at, const struct mapping *mapping) {
+    struct bytes in = {at, at, true};
+    uint32_t len;
+    if (!is_within(mapping, at, sizeof len))
+        return in;
+    memcpy(&len, at, sizeof len);
+    if (len == 0 || len > ENTRY_MAX_BYTES || !is_within(mapping, at, sizeof len + len))
+        return in;
+    return (struct bytes){at + sizeof len, at + sizeof len + len, false};
 }
 
 static void skip_personality(struct bytes *in) {
@@ -119,8 +133,8 @@ static void skip_personality(struct bytes *in) {
     skip(in, 4);
 }
 
-static bool read_cie(const uint8_t *at, const uint8_t *limit, struct description *out) {
-    struct bytes in = entry_at(at, limit);
+static bool read_cie(const uint8_t *at, const struct mapping *mapping, struct description *out) {
+    struct bytes in = entry_at(at, mapping);
     if (in.bad || take_bytes(&in, 4) != 0)
         return false;
     uint8_t version = take_u8(&in);
@@ -151,11 +165,11 @@ static bool read_cie(const uint8_t *at, const uint8_t *limit, struct description
     return has_encoding && !in.bad && !data.bad;
 }
 
-static bool read_fde(const uint8_t *at, const uint8_t *limit, struct description *out) {
-    struct bytes in = entry_at(at, limit);
+static bool read_fde(const uint8_t *at, const struct mapping *mapping, struct description *out) {
+    struct bytes in = entry_at(at, mapping);
     const uint8_t *field = in.at;
     uint32_t to_cie = (uint32_t)take_bytes(&in, 4);
-    if (in.bad || to_cie == 0 || !read_cie(field - to_cie, limit, out))
+    if (in.bad || to_cie == 0 || !read_cie(field - to_cie, mapping, out))
         return false;
     const uint8_t *base = in.at;
     out->start = (uintptr_t)base + (uintptr_t)(int64_t)(int32_t)take_bytes(&in, 4);
@@ -166,28 +180,36 @@ static bool read_fde(const uint8_t *at, const uint8_t *limit, struct description
 }
 
 // The table in .eh_frame_hdr, sorted by start: pairs of 32-bit distances from the header.
-static const uint8_t *find_fde(const uint8_t *header, uintptr_t pc) {
-    if (header[0] != 1 || header[1] != PCREL_SDATA4 || header[2] != UDATA4 ||
-        header[3] != DATAREL_SDATA4)
+static const uint8_t *find_fde(const uint8_t *header, const struct mapping *mapping, uintptr_t pc) {
+    enum {
+        FRONT_BYTES = 12,
+        ENTRY_BYTES = 8
+    };
+    if (!is_within(mapping, header, FRONT_BYTES) || header[0] != 1 || header[1] != PCREL_SDATA4 ||
+        header[2] != UDATA4 || header[3] != DATAREL_SDATA4)
         return NULL;
     uint32_t count;
     memcpy(&count, header + 8, sizeof count);
-    const uint8_t *table = header + 12;
+    const uint8_t *table = header + FRONT_BYTES;
+    if (count > (size_t)(mapping->end - table) / ENTRY_BYTES)
+        return NULL;
     int64_t wanted = (int64_t)(pc - (uintptr_t)header);
     uint32_t low = 0, high = count; // the last that starts at or before pc
     while (low < high) {
         uint32_t middle = low + (high - low) / 2;
         int32_t start;
-        memcpy(&start, table + 8ul * middle, sizeof start);
+        if (!is_within(mapping, table + (size_t)ENTRY_BYTES * middle, ENTRY_BYTES))
+            return NULL;
+        memcpy(&start, table + (size_t)ENTRY_BYTES * middle, sizeof start);
         if (start <= wanted)
             low = middle + 1;
         else
             high = middle;
     }
-    if (low == 0)
-        return NULL;
     int32_t distance;
-    memcpy(&distance, table + 8ul * (low - 1) + 4, sizeof distance);
+    if (low == 0 || !is_within(mapping, table + (size_t)ENTRY_BYTES * (low - 1), ENTRY_BYTES))
+        return NULL;
+    memcpy(&distance, table + (size_t)ENTRY_BYTES * (low - 1) + 4, sizeof distance);
     return header + distance;
 }
 
@@ -361,9 +383,9 @@ static bool describe(uintptr_t pc, struct description *out) {
     struct dl_find_object found;
     if (!_dl_find_object || _dl_find_object((void *)pc, &found) != 0 || !found.dlfo_eh_frame)
         return false;
-    const uint8_t *limit = found.dlfo_map_end;
-    const uint8_t *fde = find_fde(found.dlfo_eh_frame, pc);
-    return fde && read_fde(fde, limit, out) && pc >= out->start && pc < out->end;
+    const struct mapping mapping = {found.dlfo_map_start, found.dlfo_map_end};
+    const uint8_t *fde = find_fde(found.dlfo_eh_frame, &mapping, pc);
+    return fde && read_fde(fde, &mapping, out) && pc >= out->start && pc < out->end;
 }
 #else
 static bool describe(uintptr_t pc, struct description *out) {

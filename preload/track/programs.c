@@ -58,20 +58,39 @@ static void remove_mark(uint32_t number) {
 
 // --- its environment ----------------------------------------------------------------------------
 
+enum {
+    ENVIRONMENT_PAGE_BYTES = 4096 // or a multiple
+};
+
+static uintptr_t page_of(const void *at) {
+    return (uintptr_t)at & ~(uintptr_t)(ENVIRONMENT_PAGE_BYTES - 1);
+}
+
+// To its NUL. *page is the one that was asked for last.
+static bool is_readable_string(const char *text, uintptr_t *page) {
+    for (;;) {
+        if (page_of(text) != *page && !readable(text, 1))
+            return false;
+        *page = page_of(text);
+        size_t left = ENVIRONMENT_PAGE_BYTES - (size_t)((uintptr_t)text - *page);
+        if (memchr(text, '\0', left))
+            return true;
+        text += left;
+    }
+}
+
 // A pointer that the program hands to the kernel may be wrong, and then it is the kernel's to say
 // so. Its own environment is good: getenv reads that, too.
 static bool is_readable_list(char *const *list) {
-    const uintptr_t page_mask = ~(uintptr_t)4095;
-    uintptr_t pointers = 1, strings = 1; // the page that was asked for last
+    uintptr_t pointers = 1, strings = 1;
     for (;; list++) {
-        if (((uintptr_t)list & page_mask) != pointers && !readable(list, sizeof *list))
+        if (page_of(list) != pointers && !readable(list, sizeof *list))
             return false;
-        pointers = (uintptr_t)list & page_mask;
+        pointers = page_of(list);
         if (!*list)
             return true;
-        if (((uintptr_t)*list & page_mask) != strings && !readable(*list, 1))
+        if (!is_readable_string(*list, &strings))
             return false;
-        strings = (uintptr_t)*list & page_mask;
     }
 }
 

@@ -3,10 +3,11 @@
 #include "ledger/ledger.h"
 #include "track/modules.h"
 #include "track/unwinder.h"
+#include "track/walks.h"
 
 // Our own frames between the unwinder and the program: at most this many.
 enum {
-    OWN_FRAMES_MAX = 8
+    OWN_FRAMES_MAX = 12
 };
 
 // 64 bits are enough to tell stacks apart by the hash alone: comparing frames would touch their
@@ -103,7 +104,7 @@ static uint32_t intern(void *const *pcs, int depth, uint16_t flags) {
     }
 }
 
-uint32_t stack_capture(const void *caller) {
+static NOINLINE uint32_t capture(const struct fast_start *start, const void *caller) {
     void *call_site = (void *)(uintptr_t)caller;
     if (guard_held() || !unwinder_ready()) {
         ledger_count(&ledger.header->counters.stacks_call_site);
@@ -123,7 +124,16 @@ uint32_t stack_capture(const void *caller) {
     } else {
         int kept = depth - first < limit ? depth - first : limit;
         id = intern(pcs + first, kept, depth - first > limit ? STACK_DEPTH_REACHED : 0);
+        if (LIKELY(id))
+            walk_remember(start, pcs + first, depth - first, depth < limit + OWN_FRAMES_MAX, id);
     }
     guard_leave();
     return id;
+}
+
+uint32_t stack_capture(const void *caller) {
+    struct fast_start start;
+    FAST_START(start);
+    uint32_t known = guard_held() ? LEDGER_NO_STACK : walk_known(&start, caller);
+    return LIKELY(known) ? known : capture(&start, caller);
 }

@@ -90,20 +90,33 @@ static uint64_t socket_inode(int fd) {
 // Is it what stood at `fd` that is right, and the other too late? A program that closes a number
 // twice may close what another thread has just opened, before that thread is here; the number's
 // next owner is here first then.
-static bool is_overtaken(int fd, uint32_t number, uint32_t was) {
+static bool is_overtaken(int fd, uint64_t entered_inode, uint32_t was) {
     uint64_t inode = socket_inode(fd);
-    return inode && ledger_record(was)->inode == inode &&
-           (number == 0 || ledger_record(number)->inode != inode);
+    return inode && ledger_record(was)->inode == inode && entered_inode != inode;
+}
+
+// Undoes the entry of `number`, unless another thread has changed it again: then what stood there
+// before is over, too. Returns what has no place, with its reference.
+static uint32_t put_back(int fd, uint32_t number, uint32_t was) {
+    if (!ledger_fd_remove(fd, number))
+        return was; // who took `number` off releases it
+    if (ledger_fd_restore(fd, was))
+        return number;
+    if (number)
+        ledger_release_vanished(number);
+    return was;
 }
 
 // Enters a record for `fd`, passing on its reference. What stood there was closed behind our back;
 // a socket whose fd is beyond the table (counted) is out of our sight from here on, too.
 static void enter(int fd, uint32_t number) {
     uint32_t was;
+    // Not behind the swap: once entered, it is anybody's to close and free.
+    uint64_t inode = number ? ledger_record(number)->inode : 0;
     if (ledger_fd_swap(fd, number, &was) < 0)
         was = number;
-    else if (UNLIKELY(was) && is_overtaken(fd, number, was))
-        ledger_fd_swap(fd, was, &was);
+    else if (UNLIKELY(was) && is_overtaken(fd, inode, was))
+        was = put_back(fd, number, was);
     if (was)
         ledger_release_vanished(was);
 }
@@ -261,6 +274,21 @@ static bool is_stream(const struct ledger_record *record, int fd) {
             type == SOCK_STREAM);
 }
 
+// A ledger file is also read when this process was killed: then nobody else can tell the addresses
+// any more. Two system calls at the end of a connection, and only there. SO_PEERNAME also answers
+// for one that was reset: see preload/report/facts.c.
+static void note_addresses(struct ledger_record *record, int fd) {
+    struct sockaddr_in6 address = {0};
+    unsigned bytes = sizeof address;
+    if (!ledger_is_file())
+        return;
+    if (sys_call(SYS_getsockname, fd, (long)&address, (long)&bytes, 0, 0, 0) == 0)
+        tracker_copy_address(&record->local, (struct sockaddr *)&address, bytes);
+    bytes = record->family == AF_INET ? sizeof(struct sockaddr_in) : sizeof address;
+    if (sys_getsockopt(fd, SOL_SOCKET, SO_PEERNAME, &address, &bytes) == 0)
+        tracker_copy_address(&record->peer, (struct sockaddr *)&address, bytes);
+}
+
 void tracker_read_nothing(int fd, enum ledger_call call, const void *caller) {
     if (owner_is_other_process())
         return;
@@ -283,6 +311,7 @@ void tracker_read_nothing(int fd, enum ledger_call call, const void *caller) {
         record->eof_stack = stack_capture(caller);
         record->eof_call = (uint8_t)call;
         record->eof_tid = thread_id();
+        note_addresses(record, fd);
         record->process = ledger.header->process;
         __atomic_store_n(&record->eof_ns, clock_now_ns(), __ATOMIC_RELEASE);
     }
@@ -303,6 +332,7 @@ void tracker_read_failed(int fd, enum ledger_call call, int error, const void *c
     if (is_stream(record, fd) && record->error == 0) {
         record->error_stack = stack_capture(caller);
         record->error_call = (uint8_t)call;
+        note_addresses(record, fd);
         record->error_ns = clock_now_ns();
         record->process = ledger.header->process;
         __atomic_store_n(&record->error, (uint16_t)error, __ATOMIC_RELEASE);
@@ -394,6 +424,8 @@ uint32_t tracker_replace_begin(int fd, const void *caller) {
 }
 
 void tracker_replace_done(uint32_t kept, int fd, bool replaced) {
-    if (kept && (replaced || !ledger_fd_restore(fd, kept)))
+    if (kept && replaced)
         ledger_release(kept);
+    else if (kept && !ledger_fd_restore(fd, kept))
+        enter(fd, kept); // another thread was here: one of the two is late
 }
