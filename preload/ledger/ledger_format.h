@@ -275,8 +275,9 @@ struct ledger_destination {
 };
 
 enum ledger_stack_flags {
-    STACK_DEPTH_REACHED = 1 << 0, // deeper than stack_depth: the outermost frames are missing
-    STACK_CALL_SITE_ONLY = 1 << 1 // no unwinder, or the guard was held: one frame
+    STACK_DEPTH_REACHED = 1 << 0,  // deeper than stack_depth: the outermost frames are missing
+    STACK_CALL_SITE_ONLY = 1 << 1, // no unwinder, or the guard was held: one frame
+    STACK_SAMPLED = 1 << 2 // how its sockets ended is known of some, and taken for the others
 };
 
 // A frame is a return address: look its line up at the byte before. The top 16 bits are the

@@ -205,6 +205,8 @@ void site_continue_in_child(void) {
         clear(&stack->opened, 2 * sizeof stack->opened); // and `closed`
         clear(&stack->closed_passive,
               sizeof *stack - offsetof(struct ledger_stack, closed_passive));
+        if (stack->flags & STACK_SAMPLED)
+            stack->flags &= (uint16_t)~STACK_SAMPLED;
     }
     clear((uint64_t *)(void *)ledger.destinations,
           header->regions[LEDGER_DESTINATIONS].committed_bytes);

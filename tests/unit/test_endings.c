@@ -454,6 +454,107 @@ ISOLATED(who_closes_first_is_captured_once_a_second) {
     assert_int_equal(fake_unwinder_calls, captured + 3);
 }
 
+// --- more closes than the kernel is asked for ---------------------------------------------------
+
+enum {
+    EXACT_CLOSES = 64
+};
+
+// `count` connections of one call site, the peer's FIN having come to those of `is_passive`.
+static void close_many(int count, bool (*is_passive)(int)) {
+    for (int i = 0; i < count; i++) {
+        pair = tcp_pair(AF_INET);
+        born(pair.ours, CALL_ACCEPT);
+        ledger_record(ledger_fd(pair.ours))->flags = RECORD_CONNECTED;
+        if (is_passive(i))
+            peer_closes(&pair);
+        close_ours();
+        if (!is_passive(i))
+            close(pair.peers);
+        close(pair.listener);
+    }
+}
+
+static bool never(int i) {
+    return i < 0;
+}
+
+static bool by_turns(int i) {
+    return i % 2;
+}
+
+static bool once_in_a_while(int i) {
+    return i % 10 == 3;
+}
+
+static uint64_t ends_by_class(void) {
+    return site()->closed_passive + site()->closed_active + site()->closed_reset +
+           site()->closed_connecting + site()->closed_shared;
+}
+
+ISOLATED(few_closes_are_exact) {
+    accepted();
+    close_ours();
+    close_many(EXACT_CLOSES - 1, by_turns);
+    assert_counts((struct counts){.active = EXACT_CLOSES / 2 + 1, .passive = EXACT_CLOSES / 2 - 1});
+    assert_false(site()->flags & STACK_SAMPLED);
+}
+
+ISOLATED(many_closes_of_one_kind_are_all_counted) {
+    accepted();
+    close_ours();
+    close_many(199, never);
+    assert_counts((struct counts){.active = 200});
+    assert_true(site()->flags & STACK_SAMPLED);
+    assert_int_equal(site()->recent_active[25 % 16], 25ull << 32 | 200);
+}
+
+ISOLATED(many_closes_of_two_kinds_are_about_right_and_add_up) {
+    accepted();
+    close_ours();
+    close_many(1999, by_turns);
+    assert_in_range(site()->closed_active, 800, 1200);
+    assert_int_equal(ends_by_class(), 2000);
+    assert_int_equal(site()->closed, 2000);
+    uint64_t lives = 0;
+    for (int i = 0; i < LEDGER_LIFETIME_BUCKETS; i++)
+        lives += site()->lifetimes[i];
+    assert_int_equal(lives, 2000);
+}
+
+ISOLATED(a_rare_kind_is_about_right_too) {
+    accepted();
+    close_ours();
+    close_many(2999, once_in_a_while);
+    assert_in_range(site()->closed_passive, 200, 400);
+    assert_int_equal(ends_by_class(), 3000);
+}
+
+ISOLATED(what_is_known_without_asking_stays_exact) {
+    accepted();
+    close_ours();
+    close_many(199, never);
+    for (int i = 0; i < 50; i++) {
+        pair = tcp_pair(AF_INET);
+        born(pair.ours, CALL_ACCEPT);
+        ledger_record(ledger_fd(pair.ours))->flags = RECORD_CONNECTED;
+        peer_closes(&pair);
+        read_once(pair.ours);
+        close_ours();
+        close(pair.listener);
+    }
+    assert_counts((struct counts){.active = 200, .passive = 50});
+}
+
+ISOLATED(the_next_slot_begins_exactly) {
+    accepted();
+    close_ours();
+    close_many(199, never);
+    fake_clock_now_ns += SECONDS(LEDGER_RECENT_SLOT_S);
+    close_many(EXACT_CLOSES, by_turns);
+    assert_counts((struct counts){.active = 200 + EXACT_CLOSES / 2, .passive = EXACT_CLOSES / 2});
+}
+
 // --- destinations -------------------------------------------------------------------------------
 
 static const struct ledger_destination *only_destination(void) {
@@ -561,6 +662,12 @@ int main(void) {
         cmocka_unit_test(a_close_notes_how_long_the_socket_lived),
         cmocka_unit_test(active_closes_are_counted_in_slots_of_four_seconds),
         cmocka_unit_test(who_closes_first_is_captured_once_a_second),
+        cmocka_unit_test(few_closes_are_exact),
+        cmocka_unit_test(many_closes_of_one_kind_are_all_counted),
+        cmocka_unit_test(many_closes_of_two_kinds_are_about_right_and_add_up),
+        cmocka_unit_test(a_rare_kind_is_about_right_too),
+        cmocka_unit_test(what_is_known_without_asking_stays_exact),
+        cmocka_unit_test(the_next_slot_begins_exactly),
         cmocka_unit_test(active_closes_of_clients_are_counted_by_peer),
         cmocka_unit_test(destinations_without_a_place_are_counted),
         cmocka_unit_test(threads_lose_no_count),
