@@ -139,8 +139,18 @@ static int may_execute(int dir, const char *path) {
     return error;
 }
 
+// The kernel executes regular files only, and to open another may do something: a FIFO's writer
+// goes on, a device begins.
+static int must_be_regular(int dir, const char *path) {
+    struct stat status;
+    int error = (int)sys_call(SYS_newfstatat, dir, (long)path, (long)&status, 0, 0, 0);
+    return error == 0 && !S_ISREG(status.st_mode) ? -EACCES : error;
+}
+
 static int open_file(int dir, const char *path) {
     int error = may_execute(dir, path);
+    if (error == 0)
+        error = must_be_regular(dir, path);
     return error < 0 ? error
                      : sys_openat(dir, path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, 0);
 }
@@ -199,7 +209,7 @@ static int judge(int fd, const char *front, long len, const char *path, struct p
 
 // The kernel does not read the file as this user, and without a free descriptor it may run it, too.
 static int judge_unopened(int error, int dir, const char *path, struct program *out) {
-    if (may_execute(dir, path) < 0)
+    if (may_execute(dir, path) < 0 || must_be_regular(dir, path) < 0)
         return error;
     out->problem = PROGRAM_UNREADABLE;
     copy_name(path, out);

@@ -1,6 +1,7 @@
 #include "report/interrupted.h"
 #include "base/compiler.h"
 #include "base/sys.h"
+#include "track/readable.h"
 #include <errno.h>
 #include <poll.h>
 #include <string.h>
@@ -72,11 +73,10 @@ static struct thread_call call_of(const ucontext_t *context) {
     struct thread_call call = running;
     enum {
         LOAD_BYTES = 5, // mov $number, %eax
-        CALL_BYTES = 2,
-        PAGE_BYTES = 4096
+        CALL_BYTES = 2
     };
-    if ((uintptr_t)next % PAGE_BYTES < LOAD_BYTES + CALL_BYTES ||
-        (uintptr_t)next % PAGE_BYTES > PAGE_BYTES - CALL_BYTES) // the neighbour may not be there
+    // A neighbouring page may not be there, and code may be execute-only (pkeys(7)).
+    if (!readable(next - CALL_BYTES - LOAD_BYTES, LOAD_BYTES + 2 * CALL_BYTES))
         return running;
     if (is_system_call_at(next)) {
         call.number = (int32_t)r[REG_RAX];

@@ -12,9 +12,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/inotify.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -78,6 +80,36 @@ static int run_failures(void) {
          execve("/bin/true", argv, (char *const *)(uintptr_t)bad_pointer));
     char *bad[] = {(char *)(uintptr_t)bad_pointer, NULL};
     show("execve of a bad environment", 1, execve("/bin/true", argv, bad));
+    // A variable without an end, in front of memory that is not there.
+    enum {
+        PAGE = 4096
+    };
+    char *pages =
+        mmap(NULL, (size_t)2 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    munmap(pages + PAGE, PAGE);
+    static const char front[] = "LD_PRELOAD=/";
+    for (size_t len = 1; len < sizeof front; len++) {
+        memcpy(pages + PAGE - len, front, len);
+        bad[0] = pages + PAGE - len;
+        show("execve of an endless variable", (int)len, execve("/bin/true", argv, bad));
+    }
+    return 0;
+}
+
+// A FIFO's writer would go on if it were opened: it may be executed, and is not a program.
+static int run_fifo(void) {
+    char path[] = "/tmp/sockleak-fifo-XXXXXX", events[4096];
+    char *argv[] = {(char *)(uintptr_t) "program", NULL};
+    if (!mkdtemp(path))
+        return 1;
+    int dir = open(path, O_RDONLY | O_DIRECTORY);
+    mkfifoat(dir, "fifo", 0700);
+    int watch = inotify_init1(IN_NONBLOCK);
+    inotify_add_watch(watch, path, IN_OPEN);
+    show("execveat of a FIFO", 0, execveat(dir, "fifo", argv, environ, 0));
+    show("events", 0, (int)read(watch, events, sizeof events));
+    unlinkat(dir, "fifo", 0);
+    rmdir(path);
     return 0;
 }
 
@@ -173,6 +205,11 @@ static void same(const char *scenario) {
 static void failures_are_the_same_as_bare(void **state) {
     (void)state;
     same("failures");
+}
+
+static void what_is_no_program_is_not_opened(void **state) {
+    (void)state;
+    same("fifo");
 }
 
 static void the_next_image_gets_the_same_as_bare(void **state) {
@@ -308,6 +345,7 @@ static void an_exec_says_so_and_which_sockets_it_closes(void **state) {
 int main(int argc, char **argv) {
     static const struct rig_scenario scenarios[] = {
         {"failures", run_failures},
+        {"fifo", run_fifo},
         {"images", run_images},
         {"plain script", run_plain_script},
         {"without descriptors", run_without_descriptors},
@@ -324,6 +362,7 @@ int main(int argc, char **argv) {
     snprintf(options, sizeof options, "ledger_dir=%s", directory);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(failures_are_the_same_as_bare),
+        cmocka_unit_test(what_is_no_program_is_not_opened),
         cmocka_unit_test(the_next_image_gets_the_same_as_bare),
         cmocka_unit_test(a_script_without_an_interpreter_is_run_by_the_shell),
         cmocka_unit_test(an_exec_without_descriptors_works),
