@@ -103,6 +103,7 @@ ISOLATED(few_addresses_and_a_directory_give_a_smaller_file) {
 
 // A program that calculates with its limit: what we reserve, its malloc cannot have.
 static void takes_one_in_16_at_most(const char *dir) {
+    needs_addresses_of_its_own();
     rlim_t before = addresses_in_use();
     struct rlimit limit = {400 << 20, 400 << 20};
     assert_int_equal(setrlimit(RLIMIT_AS, &limit), 0);

@@ -55,6 +55,7 @@ ISOLATED(where_addresses_are_short_it_is_smaller) {
 }
 
 ISOLATED(under_a_limit_the_program_keeps_its_share_of_the_addresses) {
+    needs_addresses_of_its_own();
     struct rlimit limit = {.rlim_cur = 400 << 20, .rlim_max = RLIM_INFINITY};
     struct scratch scratch;
     assert_int_equal(setrlimit(RLIMIT_AS, &limit), 0);

@@ -304,6 +304,9 @@ ISOLATED(installing_leaves_errno_alone) {
 }
 
 int main(void) {
+    // What the tests take for granted, and a shell's background job, or nohup, has ignored.
+    signal(SIGINT, SIG_DFL);
+    signal(SIGHUP, SIG_DFL);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(only_the_report_signal_and_the_three_ends_are_held),
         cmocka_unit_test(the_program_reads_what_it_would_read_without_us),

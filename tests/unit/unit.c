@@ -64,7 +64,22 @@ void isolated_skip(const char *reason) {
     _exit(EXIT_SKIPPED);
 }
 
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) // gcc's
+#define IS_SANITIZED
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) // clang's
+#define IS_SANITIZED
+#endif
+#endif
+
+void needs_addresses_of_its_own(void) {
+#ifdef IS_SANITIZED
+    isolated_skip("a sanitizer's shadow memory takes terabytes of addresses, and is not locked");
+#endif
+}
+
 void lock_memory(void) {
+    needs_addresses_of_its_own();
     size_t bytes = (size_t)1 << 30; // more than any test reserves
     void *probe = MAP_FAILED;
     if (mlockall(MCL_CURRENT | MCL_FUTURE) == 0)

@@ -32,6 +32,10 @@ int child_status(void (*body)(void *), void *context);
 // The same, and the child must end well.
 void child_must_pass(void (*body)(void *), void *context);
 
+// For an isolated body that limits the program's addresses, or locks its memory. Skips where a
+// sanitizer has taken terabytes of addresses for its shadow memory, and does not lock it.
+void needs_addresses_of_its_own(void);
+
 // A new mount namespace in which mounts may be made, for an isolated body. Skips where the kernel
 // does not permit it.
 void own_mounts(void);
