@@ -349,7 +349,19 @@ static int leave_parents_file(void) {
     return error;
 }
 
+// glibc 2.32: whether no second thread was ever started. Weak, as an older one lacks it.
+extern char __libc_single_threaded __attribute__((weak));
+
+// That a process which forked had threads: for its children, should libc tell them otherwise.
+static bool had_threads;
+
+static bool is_single_threaded(void) {
+    return &__libc_single_threaded && __libc_single_threaded;
+}
+
 void ledger_prepare_fork(void) {
+    if (!is_single_threaded())
+        __atomic_store_n(&had_threads, true, __ATOMIC_RELAXED);
     ledger_note_fork(); // in front of the fork, and of the copy: the child counts on from there
     ledger_fork_done_in_parent(); // a signal handler that forks between the two: the later one
                                   // counts
@@ -369,18 +381,25 @@ static uint64_t open_sockets(const struct ledger_counters *counters) {
            counters->closed_unseen;
 }
 
+// A fork copies the memory at one moment, but not the work of other threads: a record that one of
+// them holds, takes or frees at that moment is nobody's here. Nor is it the moment at which the
+// descriptors are copied: those come first (copy_files and copy_mm of copy_process, kernel/fork.c).
+static uint64_t correct_records(void) {
+    uint64_t inherited = open_sockets(&ledger.header->counters);
+    if (!backing.is_file && !__atomic_load_n(&had_threads, __ATOMIC_RELAXED) &&
+        is_single_threaded())
+        return inherited; // of one thread: nothing can be wrong, and nothing needs to be looked at
+    uint64_t mask = set_signal_mask(~0ull);
+    ledger_records_rebuild(&inherited); // where it cannot, nothing is better known
+    set_signal_mask(mask);
+    return inherited;
+}
+
 int ledger_continue_in_child(void) {
-    uint64_t inherited;
-    if (backing.is_file) {
-        int error = leave_parents_file();
-        if (error < 0)
-            return error;
-        inherited = ledger_records_rebuild();
-    } else {
-        // Copy-on-write took it all at one moment. A record that another thread held is lost then;
-        // to look for it would touch, and so copy, every page.
-        inherited = open_sockets(&ledger.header->counters);
-    }
+    int error = backing.is_file ? leave_parents_file() : 0;
+    if (error < 0)
+        return error;
+    uint64_t inherited = correct_records();
     struct ledger_header *header = ledger.header;
     memset(&header->counters, 0, sizeof header->counters);
     site_continue_in_child();

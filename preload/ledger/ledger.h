@@ -52,16 +52,19 @@ static inline void ledger_note_fork(void) {
 
 // For pthread_atfork, in the thread that forks: where the ledger is a file, the copy for the child
 // is made before the fork, since its parent closes its own fds right after; and is given back in
-// the parent, also where the fork failed. Both do nothing without a file, or without a ledger.
+// the parent, also where the fork failed. Both copy nothing without a file, or without a ledger.
 void ledger_prepare_fork(void);
 void ledger_fork_done_in_parent(void);
 
 // In a forked child: makes the ledger the child's own, with counters from zero and a new `process`
-// number, so that all records there are inherited. Private memory is that already. Instead of its
-// parent's file it gets one of its own, or private memory where that cannot be made, filled from
-// the copy of ledger_prepare_fork(); where that did not run (_Fork, raw clone) from the parent's
-// file as it is now, in which sockets that the parent has closed meanwhile have no origin any more.
-// Returns 0 or -errno; after an error there is no ledger. Blocks signals for as long as it takes.
+// number, so that all records there are inherited. Private memory is that already; where the parent
+// had other threads, what they were in the middle of is put right. Instead of its parent's file it
+// gets one of its own, or private memory where that cannot be made, filled from the copy of
+// ledger_prepare_fork(); where that did not run (_Fork, raw clone) from the parent's file as it is
+// now, in which sockets that the parent has closed meanwhile have no origin any more. Neither has
+// what another thread opened or closed during the fork itself: the kernel copies the descriptors
+// first, and the memory later. Returns 0 or -errno; after an error there is no ledger. Blocks
+// signals for as long as it takes.
 int ledger_continue_in_child(void);
 
 // --- growth -------------------------------------------------------------------------------------
@@ -99,10 +102,12 @@ bool ledger_release(uint32_t number);
 // The same for a reference whose fd is something else by now: counted as closed out of our sight.
 bool ledger_release_vanished(uint32_t number);
 
-// In a forked child that copied a file: makes holders and the free list what the fd table says,
-// since the copy may be torn and other threads' holds are gone. Returns how many records are in
-// use. ledger.c alone calls it.
-uint64_t ledger_records_rebuild(void);
+// In a forked child whose parent had other threads, or wrote to the file that was copied: makes
+// holders and the free list what the fd table says, since a record may have been copied in the
+// middle of a change, and the holds of threads that are not here are gone. Writes only to what is
+// wrong: the rest stays shared with the parent. `*in_use` gets how many records are in use. Returns
+// 0, or -errno: then nothing was looked at. ledger.c alone calls it.
+int ledger_records_rebuild(uint64_t *in_use);
 
 // --- file descriptors ---------------------------------------------------------------------------
 

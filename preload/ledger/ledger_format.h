@@ -91,6 +91,8 @@ enum ledger_record_flags {
     RECORD_FIN_SECOND = 1 << 6,     // and after it; neither: not known
     RECORD_CONNECT_FAILED = 1 << 7, // connect returned an error of the network's: refused, timeout
     RECORD_FIN_IS_BOUND = 1 << 8,   // the FIN came at fin_ns, or before: see track/endings.h
+    RECORD_TELLING_EOF = 1 << 9,    // a thread writes the end of stream down, or has
+    RECORD_TELLING_ERROR = 1 << 10, // the same of an error
 };
 
 // How a socket ended, in ledger_record.ending; and, of an active close, for how long our last bytes

@@ -1,7 +1,9 @@
 // The records, and the table that finds them by fd.
+#include "base/sys.h"
 #include "ledger/ledger.h"
 #include "ledger/sites.h"
 #include <string.h>
+#include <sys/mman.h>
 
 enum {
     HOLD_TRIES = 100
@@ -156,34 +158,73 @@ int ledger_fd_limit(void) {
     return (int)__atomic_load_n(&ledger.header->regions[LEDGER_FDS].used, __ATOMIC_RELAXED);
 }
 
-// --- after a fork
-// ---------------------------------------------------------------------------------
+// --- after a fork -------------------------------------------------------------------------------
 
-// Counts anew who refers to which record, and chains the others for use: the copy may hold a record
-// in the middle of a change, and the holds of threads that are not in this process. Only fds refer
-// to records here. Returns how many are in use.
-uint64_t ledger_records_rebuild(void) {
-    struct ledger_header *header = ledger.header;
-    uint64_t records = header->regions[LEDGER_RECORDS].used;
-    uint64_t fds = header->regions[LEDGER_FDS].used;
-    for (uint64_t number = 1; number < records; number++)
-        ledger.records[number].holders = 0;
+enum {
+    ON_FREE_LIST = 1u << 31 // in `seen`, which otherwise counts fds
+};
+
+// What refers to each record: fds alone, in a process that has begun with one thread. An entry of a
+// record that is not there goes.
+static void count_references(uint32_t *seen, uint64_t records) {
+    uint64_t fds = ledger.header->regions[LEDGER_FDS].used;
     for (uint64_t fd = 0; fd < fds; fd++) {
         uint32_t number = ledger.fds[fd];
-        if (number < records && ledger.records[number].inode)
-            ledger.records[number].holders++;
-        else
+        if (number && number < records && ledger.records[number].inode)
+            seen[number]++;
+        else if (number)
             ledger.fds[fd] = 0;
     }
+}
+
+static uint64_t correct_holders(const uint32_t *seen, uint64_t records) {
     uint64_t in_use = 0;
-    header->free_record = 0;
-    for (uint64_t number = records; number-- > 1;) { // so that the lowest is used first
-        if (ledger.records[number].holders) {
+    for (uint64_t number = 1; number < records; number++) {
+        struct ledger_record *record = &ledger.records[number];
+        if (record->holders != seen[number])
+            record->holders = seen[number];
+        // The thread that was writing it down is not in this process.
+        if ((record->flags & RECORD_TELLING_EOF) && record->eof_ns == 0)
+            record->flags &= (uint16_t)~RECORD_TELLING_EOF;
+        if ((record->flags & RECORD_TELLING_ERROR) && record->error == 0)
+            record->flags &= (uint16_t)~RECORD_TELLING_ERROR;
+        if (seen[number])
             in_use++;
-        } else {
-            ledger.records[number].inode = 0;
-            push_free((uint32_t)number);
-        }
+        else if (record->inode)
+            record->inode = 0;
     }
     return in_use;
+}
+
+// Cuts the free list in front of what is not free, or stood on it before, and adds what is missing.
+static void correct_free_list(uint32_t *seen, uint64_t records) {
+    uint32_t last = 0, number = (uint32_t)ledger.header->free_record;
+    while (number && number < records && seen[number] == 0) {
+        seen[number] = ON_FREE_LIST;
+        last = number;
+        number = ledger.records[number].next_free;
+    }
+    if (number && last)
+        ledger.records[last].next_free = 0;
+    else if (number)
+        ledger.header->free_record = 0;
+    for (uint64_t missing = records; missing-- > 1;) // so that the lowest is used first
+        if (seen[missing] == 0)
+            push_free((uint32_t)missing);
+}
+
+int ledger_records_rebuild(uint64_t *in_use) {
+    uint64_t records = ledger.header->regions[LEDGER_RECORDS].used;
+    size_t bytes = records * sizeof(uint32_t);
+    uint32_t *seen =
+        sys_mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (sys_failed(seen)) {
+        ledger.header->free_record = 0; // nothing is used again: what may be wrong does no harm
+        return (int)(intptr_t)seen;
+    }
+    count_references(seen, records);
+    *in_use = correct_holders(seen, records);
+    correct_free_list(seen, records);
+    sys_munmap(seen, bytes);
+    return 0;
 }

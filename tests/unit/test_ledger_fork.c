@@ -265,13 +265,10 @@ static void goes_on_from_a_torn_copy(void *unused) {
         seen[fresh] = true;
     }
     assert_int_equal(ledger_record_new(), RECORDS + 1);
-    assert_true(ledger_is_file());
-    forget_file();
 }
 
 // What a copy may look like that was made while others changed the ledger.
-ISOLATED(a_torn_copy_is_made_whole) {
-    assert_int_equal(ledger_create(scratch_directory(), 32), 1);
+static void tear(void) {
     for (int fd = 3; fd < 3 + RECORDS; fd++)
         open_one(fd);
     for (int fd = 7; fd < 3 + RECORDS; fd++)
@@ -284,8 +281,95 @@ ISOLATED(a_torn_copy_is_made_whole) {
     ledger.header->free_record = 1;    // in use
     ledger_record(10)->next_free = 10; // a circle
     ledger_record(12)->holders = 7;    // just freed
-    child_must_pass(goes_on_from_a_torn_copy, NULL);
+}
+
+static void goes_on_in_a_file(void *unused) {
+    goes_on_from_a_torn_copy(unused);
+    assert_true(ledger_is_file());
     forget_file();
+}
+
+ISOLATED(a_torn_copy_is_made_whole) {
+    assert_int_equal(ledger_create(scratch_directory(), 32), 1);
+    tear();
+    child_must_pass(goes_on_in_a_file, NULL);
+    forget_file();
+}
+
+static void *start(void *unused) {
+    return unused;
+}
+
+static void have_threads(void) {
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, start, NULL), 0);
+    pthread_join(thread, NULL);
+}
+
+// A fork copies private memory, and not the threads that were at work on it.
+ISOLATED(what_other_threads_were_in_the_middle_of_is_made_whole_in_private_memory) {
+    assert_int_equal(ledger_create("", 32), 1);
+    have_threads();
+    tear();
+    child_must_pass(goes_on_from_a_torn_copy, NULL);
+}
+
+static void one_by_one(void *unused) {
+    (void)unused;
+    assert_int_equal(ledger_continue_in_child(), 0);
+    for (uint32_t want = RECORDS; want > 4; want--) // last freed, first used: as it was
+        assert_int_equal(ledger_record_new(), want);
+    assert_int_equal(ledger_record_new(), RECORDS + 1);
+}
+
+ISOLATED(a_free_list_that_is_whole_stays_as_it_is) {
+    assert_int_equal(ledger_create("", 32), 1);
+    have_threads();
+    for (int fd = 3; fd < 3 + RECORDS; fd++)
+        open_one(fd);
+    for (int fd = 7; fd < 3 + RECORDS; fd++)
+        close_one(fd);
+    child_must_pass(one_by_one, NULL);
+}
+
+// How much of the records this process does not share with its parent any more.
+static long own_kb(void) {
+    char line[256];
+    long kb = 0, total = 0;
+    unsigned long first, end;
+    bool inside = false;
+    FILE *file = fopen("/proc/self/smaps", "r");
+    while (fgets(line, sizeof line, file)) {
+        if (sscanf(line, "%lx-%lx ", &first, &end) == 2 && strchr(line, '-') < line + 17)
+            inside = end > (unsigned long)ledger.records &&
+                     first < (unsigned long)(ledger.records +
+                                             ledger.header->regions[LEDGER_RECORDS].used);
+        else if (inside && sscanf(line, "Private_Dirty: %ld kB", &kb) == 1)
+            total += kb;
+    }
+    fclose(file);
+    return total;
+}
+
+enum {
+    MANY = 15000
+};
+
+static void shares_the_rest(void *unused) {
+    (void)unused;
+    assert_int_equal(ledger_continue_in_child(), 0);
+    assert_int_equal(ledger.header->counters.inherited, MANY);
+    assert_int_equal(ledger_record(7)->holders, 1);
+    assert_true(own_kb() <= 64); // of 3 MB
+}
+
+ISOLATED(what_is_right_stays_shared_with_the_parent) {
+    assert_int_equal(ledger_create("", 32), 1);
+    have_threads();
+    for (int fd = 3; fd < 3 + MANY; fd++)
+        open_one(fd);
+    assert_true(ledger_hold(7)); // by a thread that is not there afterwards
+    child_must_pass(shares_the_rest, NULL);
 }
 
 static rlim_t mappings(void) {
@@ -374,6 +458,9 @@ int main(void) {
         cmocka_unit_test(what_the_parent_closes_after_the_fork_the_child_still_has),
         cmocka_unit_test(without_our_handlers_the_childs_late_copy_is_whole),
         cmocka_unit_test(a_torn_copy_is_made_whole),
+        cmocka_unit_test(what_other_threads_were_in_the_middle_of_is_made_whole_in_private_memory),
+        cmocka_unit_test(a_free_list_that_is_whole_stays_as_it_is),
+        cmocka_unit_test(what_is_right_stays_shared_with_the_parent),
         cmocka_unit_test(the_copy_is_given_back_in_the_parent),
         cmocka_unit_test(private_memory_needs_no_copy),
         cmocka_unit_test(a_creation_that_a_fork_left_behind_holds_nobody_up),
