@@ -89,10 +89,10 @@ static uint64_t socket_inode(int fd) {
 
 // Is it what stood at `fd` that is right, and the other too late? A program that closes a number
 // twice may close what another thread has just opened, before that thread is here; the number's
-// next owner is here first then.
-static bool is_overtaken(int fd, uint64_t entered_inode, uint32_t was) {
+// next owner is here first then. And who adopts a socket in use may meet the birth that comes late.
+static bool is_overtaken(int fd, uint64_t entered_inode, bool is_adopted, uint32_t was) {
     uint64_t inode = socket_inode(fd);
-    return inode && ledger_record(was)->inode == inode && entered_inode != inode;
+    return inode && ledger_record(was)->inode == inode && (entered_inode != inode || is_adopted);
 }
 
 // Undoes the entry of `number`, unless another thread has changed it again: then what stood there
@@ -113,9 +113,10 @@ static void enter(int fd, uint32_t number) {
     uint32_t was;
     // Not behind the swap: once entered, it is anybody's to close and free.
     uint64_t inode = number ? ledger_record(number)->inode : 0;
+    bool is_adopted = number && ledger_record(number)->provenance == PROVENANCE_ADOPTED;
     if (ledger_fd_swap(fd, number, &was) < 0)
         was = number;
-    else if (UNLIKELY(was) && is_overtaken(fd, inode, was))
+    else if (UNLIKELY(was) && is_overtaken(fd, inode, is_adopted, was))
         was = put_back(fd, number, was);
     if (was)
         ledger_release_vanished(was);
@@ -289,6 +290,11 @@ static void note_addresses(struct ledger_record *record, int fd) {
         tracker_copy_address(&record->peer, (struct sockaddr *)&address, bytes);
 }
 
+// Two threads may be told of one socket's end at the same time: the first one writes it down.
+static bool claim(struct ledger_record *record, uint16_t flag) {
+    return !(__atomic_fetch_or(&record->flags, flag, __ATOMIC_ACQ_REL) & flag);
+}
+
 void tracker_read_nothing(int fd, enum ledger_call call, const void *caller) {
     if (owner_is_other_process())
         return;
@@ -304,7 +310,8 @@ void tracker_read_nothing(int fd, enum ledger_call call, const void *caller) {
     struct ledger_record *record = ledger_record(number);
     struct ending_eof told;
     if (is_stream(record, fd) && !(record->flags & (RECORD_SHUT_RD | RECORD_SHUTTING_RD)) &&
-        record->eof_ns == 0 && stream_ended(record, fd, &told)) {
+        __atomic_load_n(&record->eof_ns, __ATOMIC_ACQUIRE) == 0 &&
+        stream_ended(record, fd, &told) && claim(record, RECORD_TELLING_EOF)) {
         record->fin_ns = told.fin_ns;
         if (told.is_bound)
             __atomic_fetch_or(&record->flags, RECORD_FIN_IS_BOUND, __ATOMIC_RELAXED);
@@ -329,7 +336,8 @@ void tracker_read_failed(int fd, enum ledger_call call, int error, const void *c
     if (number == 0)
         return;
     struct ledger_record *record = ledger_record(number);
-    if (is_stream(record, fd) && record->error == 0) {
+    if (is_stream(record, fd) && __atomic_load_n(&record->error, __ATOMIC_ACQUIRE) == 0 &&
+        claim(record, RECORD_TELLING_ERROR)) {
         record->error_stack = stack_capture(caller);
         record->error_call = (uint8_t)call;
         note_addresses(record, fd);

@@ -185,6 +185,22 @@ ISOLATED(a_birth_at_a_known_fd_ends_what_was_there) {
     assert_int_equal(counters()->closed, 0);
 }
 
+// As if a dup had returned `fd`, and another thread had closed that number, opened a socket there
+// and told of it before the dup does.
+ISOLATED(who_tells_late_of_a_number_does_not_displace_its_next_owner) {
+    make();
+    int late = born(AF_INET, SOCK_STREAM), fd = born(AF_INET, SOCK_STREAM);
+    uint32_t owner = ledger_fd(fd);
+    tracker_dup_done(tracker_dup_begin(late), fd);
+    assert_int_equal(ledger_fd(fd), owner);
+    assert_int_equal(record_of(fd)->holders, 1);
+    assert_int_equal(record_of(late)->holders, 1);
+    tracker_dup_done(0, fd); // of a file
+    assert_int_equal(ledger_fd(fd), owner);
+    assert_int_equal(record_of(fd)->holders, 1);
+    assert_int_equal(counters()->closed_unseen, 0);
+}
+
 ISOLATED(without_room_for_records_the_fd_has_none_and_it_is_counted) {
     make();
     int first = born(AF_INET, SOCK_STREAM);
@@ -308,6 +324,19 @@ ISOLATED(a_failed_dup_over_a_socket_puts_it_back) {
     assert_int_equal(counters()->closed, 0);
 }
 
+// While it was off the table, another thread told of a socket that had been closed again.
+ISOLATED(what_is_put_back_does_not_give_way_to_what_is_late) {
+    make();
+    int late = born(AF_INET, SOCK_STREAM), fd = born(AF_INET, SOCK_STREAM);
+    uint32_t owner = ledger_fd(fd), kept = tracker_replace_begin(fd, NULL);
+    assert_int_equal(kept, owner);
+    tracker_dup_done(tracker_dup_begin(late), fd);
+    tracker_replace_done(kept, fd, false);
+    assert_int_equal(ledger_fd(fd), owner);
+    assert_int_equal(record_of(fd)->holders, 1);
+    assert_int_equal(record_of(late)->holders, 1);
+}
+
 ISOLATED(what_was_put_back_gives_way_to_what_came_meanwhile) {
     make();
     int fd = born(AF_INET, SOCK_STREAM);
@@ -398,6 +427,7 @@ int main(void) {
         cmocka_unit_test(what_is_no_socket_is_no_birth),
         cmocka_unit_test(a_received_socket_says_so),
         cmocka_unit_test(a_birth_at_a_known_fd_ends_what_was_there),
+        cmocka_unit_test(who_tells_late_of_a_number_does_not_displace_its_next_owner),
         cmocka_unit_test(without_room_for_records_the_fd_has_none_and_it_is_counted),
         cmocka_unit_test(a_close_ends_the_socket_and_is_counted_for_its_stack),
         cmocka_unit_test(closing_what_was_never_told_of_is_nothing),
@@ -407,6 +437,7 @@ int main(void) {
         cmocka_unit_test(a_dup_of_a_file_ends_what_the_ledger_believed_at_its_number),
         cmocka_unit_test(a_dup_over_a_socket_closes_it),
         cmocka_unit_test(a_failed_dup_over_a_socket_puts_it_back),
+        cmocka_unit_test(what_is_put_back_does_not_give_way_to_what_is_late),
         cmocka_unit_test(what_was_put_back_gives_way_to_what_came_meanwhile),
         cmocka_unit_test(a_forked_childs_closes_are_its_own),
         cmocka_unit_test(a_fork_that_ran_no_handler_is_noticed_at_the_next_birth),

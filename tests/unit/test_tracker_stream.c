@@ -8,6 +8,7 @@
 #include "unit.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -114,7 +115,7 @@ ISOLATED(after_a_shutdown_that_failed_the_fin_is_end_of_stream) {
     peer_closes(&pair);
     read_once(pair.ours);
     assert_int_equal(record_of(pair.ours)->eof_ns, 5000);
-    assert_int_equal(record_of(pair.ours)->flags, 0);
+    assert_int_equal(record_of(pair.ours)->flags, RECORD_TELLING_EOF);
 }
 
 ISOLATED(after_shutting_down_the_own_side_the_fin_is_end_of_stream) {
@@ -330,6 +331,55 @@ ISOLATED(a_refused_connect_is_noted_as_one_that_failed) {
     assert_int_equal(record_of(fd)->peer.family, ADDRESS_NONE);
 }
 
+// A port where nobody listens.
+static struct sockaddr_in refusing_address(void) {
+    struct sockaddr_in address = {.sin_family = AF_INET};
+    socklen_t bytes = sizeof address;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    int bound = socket(AF_INET, SOCK_STREAM, 0);
+    assert_int_equal(bind(bound, (struct sockaddr *)&address, sizeof address), 0);
+    assert_int_equal(getsockname(bound, (struct sockaddr *)&address, &bytes), 0);
+    return address;
+}
+
+// The first read tells the error, and takes it from the socket (SO_ERROR in socket(7)); the next
+// one returns 0.
+ISOLATED(a_read_after_a_refused_connect_is_no_end_of_stream) {
+    int fd = unconnected();
+    struct sockaddr_in address = refusing_address();
+    struct pollfd poll_fd = {.fd = fd};
+    char byte;
+    assert_int_equal(fcntl(fd, F_SETFL, O_NONBLOCK), 0);
+    assert_int_equal(connect(fd, (struct sockaddr *)&address, sizeof address), -1);
+    assert_int_equal(errno, EINPROGRESS);
+    tell_connect(fd, EINPROGRESS);
+    assert_int_equal(poll(&poll_fd, 1, 5000), 1); // POLLHUP
+    assert_int_equal(recv(fd, &byte, 1, 0), -1);
+    assert_int_equal(errno, ECONNREFUSED);
+    tracker_read_failed(fd, CALL_RECV, ECONNREFUSED, caller);
+    assert_int_equal(recv(fd, &byte, 1, 0), 0);
+    tracker_read_nothing(fd, CALL_RECV, caller);
+    assert_int_equal(record_of(fd)->eof_ns, 0);
+}
+
+// The call that tells that the connection was made is not the one that began it: the peer's FIN may
+// have been read before, or the own side shut down.
+ISOLATED(a_connect_that_completes_an_earlier_one_keeps_what_was_told) {
+    int fd = unconnected();
+    struct ledger_record *record = record_of(fd);
+    tell_connect(fd, EINPROGRESS);
+    record->eof_ns = 1;
+    record->eof_call = CALL_READ;
+    record->flags |= RECORD_SHUT_WR;
+    tell_connect(fd, 0);
+    assert_int_equal(record->eof_ns, 1);
+    assert_int_equal(record->eof_call, CALL_READ);
+    assert_int_equal(record->flags, RECORD_SHUT_WR | RECORD_CONNECTED);
+    tell_connect(fd, 0); // a new one
+    assert_int_equal(record->eof_ns, 0);
+    assert_int_equal(record->flags, RECORD_CONNECTED);
+}
+
 ISOLATED(a_socket_connected_again_starts_anew) {
     int fd = unconnected();
     struct ledger_record *record = record_of(fd);
@@ -389,6 +439,8 @@ int main(void) {
         cmocka_unit_test(an_ipv6_peer_is_recorded_with_its_scope),
         cmocka_unit_test(a_connect_under_way_is_not_yet_connected),
         cmocka_unit_test(a_refused_connect_is_noted_as_one_that_failed),
+        cmocka_unit_test(a_read_after_a_refused_connect_is_no_end_of_stream),
+        cmocka_unit_test(a_connect_that_completes_an_earlier_one_keeps_what_was_told),
         cmocka_unit_test(a_socket_connected_again_starts_anew),
         cmocka_unit_test(a_connect_adopts_an_unknown_socket),
         cmocka_unit_test(an_inherited_socket_that_the_child_connects_is_the_childs),
