@@ -39,12 +39,20 @@ EXPORT void quick_exit(int status) {
 
 // --- children -----------------------------------------------------------------------------------
 
+// What the flags ask for is what the caller passes, up to the last of them: clone(2).
 EXPORT int clone(int (*run)(void *), void *stack, int flags, void *argument, ...) {
+    bool third = flags & (CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID);
+    bool second = third || (flags & CLONE_SETTLS);
+    bool first = second || (flags & (CLONE_PARENT_SETTID | CLONE_PIDFD));
+    void *parent_tid = NULL, *tls = NULL, *child_tid = NULL;
     va_list rest;
     va_start(rest, argument);
-    void *parent_tid = va_arg(rest, void *);
-    void *tls = va_arg(rest, void *);
-    void *child_tid = va_arg(rest, void *);
+    if (first)
+        parent_tid = va_arg(rest, void *); // with CLONE_PIDFD: where the fd goes
+    if (second)
+        tls = va_arg(rest, void *);
+    if (third)
+        child_tid = va_arg(rest, void *);
     va_end(rest);
     if (!(flags & CLONE_THREAD))
         tracker_note_fork();
