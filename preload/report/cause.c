@@ -153,6 +153,14 @@ static bool is_inherited(const struct ledger_record *record, const struct cause_
            (facts->process && verdict_is_inherited(record, facts->process));
 }
 
+// Children close the copies that fork gave them, and this process does not close as many of its
+// own: it forgets that it has them, too.
+static bool is_kept_after_fork(const struct ledger_record *record,
+                               const struct cause_facts *facts) {
+    return record->eof_ns == 0 && facts->site && facts->closed_by_children > facts->site->closed &&
+           !verdict_is_inherited(record, facts->process);
+}
+
 enum ledger_cause cause_of(const struct ledger_record *record, const struct cause_facts *facts) {
     const struct ledger_snapshot *snapshot = &record->snapshot;
     bool is_taken = snapshot->flags & SNAPSHOT_TAKEN;
@@ -165,7 +173,7 @@ enum ledger_cause cause_of(const struct ledger_record *record, const struct caus
         return is_taken && went_on(record) ? CAUSE_FORGOTTEN : CAUSE_UNKNOWN;
     case VERDICT_FIN_UNREAD:
     case VERDICT_DATA_UNREAD:
-        if (is_inherited(record, facts))
+        if (is_inherited(record, facts) || is_kept_after_fork(record, facts))
             return CAUSE_INHERITED;
         if (is_blocked(record, facts))
             return CAUSE_BLOCKED;
@@ -283,6 +291,9 @@ static void say_inherited(struct text_buffer *out, const struct ledger_record *r
     } else if (facts->process && verdict_is_inherited(record, facts->process)) {
         text_string(out, "a fork left it here, and this process never used it: close it in the "
                          "child");
+    } else if (!record->fds_closed && is_kept_after_fork(record, facts)) {
+        text_string(out, "forked children closed their copies, and this process keeps its own: "
+                         "close it after fork");
     } else {
         text_string(out, "closed on ");
         text_decimal(out, record->fds_closed);

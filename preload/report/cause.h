@@ -17,7 +17,8 @@ struct cause_facts {
     const struct ledger_record *waited_on; // the one that snapshot.thread_fd_record names
     const struct ledger_stack *site;       // the birth stack's counters
     uint64_t count;                        // sockets of the finding; for the sentence only
-    bool is_left_by_exec; // an earlier image of the process opened it, without FD_CLOEXEC
+    uint64_t closed_by_children; // copies, left to forked children, of sockets of the birth stack
+    bool is_left_by_exec;        // an earlier image of the process opened it, without FD_CLOEXEC
 };
 
 // The cause, by the snapshot's state, verdict, thread and properties, and what the program was

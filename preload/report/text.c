@@ -313,6 +313,14 @@ static uint64_t ms_between(uint64_t from_ns, uint64_t to_ns) {
     return to_ns > from_ns ? (to_ns - from_ns) / 1000000 : 0;
 }
 
+// Who connected to whom; of a socket that was not seen born, nobody knows.
+static const char *direction_of(const struct ledger_record *record) {
+    bool is_accepted = record->birth_call == CALL_ACCEPT || record->birth_call == CALL_ACCEPT4;
+    bool is_known = record->birth_call == CALL_SOCKET ||
+                    (record->flags & (RECORD_CONNECTED | RECORD_CONNECTING));
+    return is_accepted ? " <- " : is_known ? " -> " : " - ";
+}
+
 void text_socket(struct text_sink *sink, const struct ledger_record *record, const int32_t *fds) {
     const struct ledger_snapshot *snapshot = &record->snapshot;
     struct text_buffer out = begin_line(sink);
@@ -321,9 +329,7 @@ void text_socket(struct text_sink *sink, const struct ledger_record *record, con
     text_pad(&out, margin + 9);
     if (record->family != AF_UNIX) {
         text_address(&out, &record->local);
-        text_string(&out, record->birth_call == CALL_ACCEPT || record->birth_call == CALL_ACCEPT4
-                              ? " <- "
-                              : " -> ");
+        text_string(&out, direction_of(record));
         text_address(&out, &record->peer);
     } else {
         text_string(&out, "unix");

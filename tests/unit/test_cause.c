@@ -279,6 +279,19 @@ static void what_a_fork_a_dup_or_an_exec_left_is_inherited(void **state) {
     assert_non_null(strstr(said(&record, &facts), "SOCK_CLOEXEC"));
 }
 
+static void what_only_the_children_close_is_kept_after_fork(void **state) {
+    (void)state;
+    struct ledger_record record = leak(VERDICT_FIN_UNREAD, 5000);
+    struct ledger_stack site = {.opened = 3, .closed = 2};
+    struct cause_facts facts = alone;
+    facts.site = &site;
+    facts.closed_by_children = 3;
+    assert_cause(&record, &facts, CAUSE_INHERITED);
+    assert_non_null(strstr(said(&record, &facts), "close it after fork"));
+    site.closed = 3; // it closes as many as they do: it does not forget
+    assert_cause(&record, &facts, CAUSE_UNKNOWN);
+}
+
 static void an_open_socket_that_still_sends_to_a_peer_that_closed_is_a_half_close(void **state) {
     (void)state;
     struct ledger_record record = leak(VERDICT_OPEN, 5000);
@@ -329,6 +342,7 @@ int main(void) {
         cmocka_unit_test(a_server_that_keeps_nothing_is_told_from_one_that_does),
         cmocka_unit_test(without_data_both_ways_or_for_a_servers_connection_it_is_no_pool),
         cmocka_unit_test(what_a_fork_a_dup_or_an_exec_left_is_inherited),
+        cmocka_unit_test(what_only_the_children_close_is_kept_after_fork),
         cmocka_unit_test(an_open_socket_that_still_sends_to_a_peer_that_closed_is_a_half_close),
         cmocka_unit_test(numbers_that_mean_nothing_are_survived),
     };

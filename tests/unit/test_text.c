@@ -289,6 +289,11 @@ static void sockets_show_direction_descriptors_and_state(void **state) {
     sink = sink_of(1);
     text_socket(&sink, &record, NULL);
     assert_non_null(strstr(written, "  fd 7 (and 5 more) 127.0.0.1:8080 -> "));
+    record.birth_call = CALL_UNKNOWN; // then nobody knows who connected
+    sink = sink_of(1);
+    text_socket(&sink, &record, NULL);
+    assert_non_null(strstr(written, "  fd 7 (and 5 more) 127.0.0.1:8080 - 127.0.0.1:"));
+    record.birth_call = CALL_SOCKET;
     sink = sink_of(1);
     record.snapshot.verdict = VERDICT_OPEN;
     record.snapshot.state = STATE_ESTABLISHED;
