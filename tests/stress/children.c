@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -86,9 +87,19 @@ static _Noreturn void end(struct actor *actor, bool good) {
     __builtin_unreachable();
 }
 
+// By a system call: timer_create takes memory, and malloc's lock may be that of a thread that is
+// not here.
+static void be_interrupted(void) {
+    struct sigaction action = {.sa_handler = stress_on_interruption}; // no SA_RESTART
+    struct itimerval often = {.it_interval.tv_sec = 1, .it_value.tv_sec = 1};
+    sigaction(SIGALRM, &action, NULL);
+    sys_call(SYS_setitimer, ITIMER_REAL, (long)&often, 0, 0, 0, 0);
+}
+
 static _Noreturn void live(struct actor *actor, bool has_model) {
     if (has_model)
         model_forked();
+    be_interrupted();
     sites_close_pipe();
     actor->depth = 1;
     actor->random = stress_mix(actor->random, actor->operation);
@@ -126,6 +137,8 @@ void children_fork(struct actor *actor) {
     const char *what;
     model_lock(); // the model is whole in the child, whatever other threads are at
     bool alone = model.exact;
+    model_operation(actor->number % settings.threads + 1,
+                    false); // this thread goes on in the child
     long pid = fork_somehow(actor, &what);
     if (pid == 0) {
         actor->bare = !alone; // also after fork: the other threads' stdio locks

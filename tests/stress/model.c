@@ -98,6 +98,7 @@ struct known *model_refresh(int fd) {
     uint64_t inode = model_inode(fd), was = model.fds[fd];
     if (inode != was) {
         model.fds[fd] = inode;
+        model.changed[fd] = ++model.moment;
         if (was)
             release(was);
         if (inode) {
@@ -145,6 +146,11 @@ void model_unseen(int fd) {
         model.stale[fd] = model.fds[fd];
     model_refresh(fd);
     model.unseen[fd] = true;
+    model.unseen_count++;
+}
+
+void model_operation(unsigned thread, bool begins) {
+    model.began[thread] = begins ? ++model.moment : 0;
 }
 
 void model_aim(int first, int last) {
@@ -156,6 +162,7 @@ void model_aimed(int first, int last) {
     for (int fd = first; fd <= last; fd++) {
         model.aimed[fd]--;
         model_refresh(fd);
+        model.disturbed[fd] = model.changed[fd] = ++model.moment;
     }
 }
 
@@ -185,9 +192,13 @@ void model_dont_block(int fd) {
 
 // What other threads were in the middle of is copied as it was, here and in the library.
 static void take_over_unfinished(void) {
+    uint64_t oldest = UINT64_MAX;
+    for (int i = 0; i < MODEL_THREADS; i++)
+        if (model.began[i] && model.began[i] < oldest)
+            oldest = model.began[i];
     for (int fd = 0; fd < MODEL_FDS; fd++) {
         uint64_t was = model.fds[fd];
-        bool unfinished = model.busy[fd] || model.aimed[fd];
+        bool unfinished = model.busy[fd] || model.aimed[fd] || model.changed[fd] > oldest;
         struct known *known = unfinished ? model_find(was) : NULL;
         if (known)
             known->told_unclear = known->origin_unclear = true;
@@ -200,7 +211,7 @@ static void take_over_unfinished(void) {
             model.unseen[fd] = true;
         model.busy[fd] = 0;
     }
-    model.counters_unclear = model.parent_moves = true;
+    model.parent_moves = true;
 }
 
 uint64_t model_now_ns(void) {
@@ -211,12 +222,16 @@ uint64_t model_now_ns(void) {
 
 void model_forked(void) {
     model.begun_ns = model_now_ns();
+    model.unseen_count = 0;
+    for (int fd = 0; fd < MODEL_FDS; fd++)
+        model.unseen_count += model.unseen[fd];
     for (int i = 0; i < MODEL_SOCKETS; i++)
         model.sockets[i].is_parents = true;
     if (!model.exact)
         take_over_unfinished();
     memset(model.busy, 0, sizeof model.busy);
     memset(model.aimed, 0, sizeof model.aimed);
+    memset(model.began, 0, sizeof model.began);
     model.exact = true;
     model_unlock();
 }

@@ -15,6 +15,7 @@ enum {
     MODEL_FDS = 1024,
     MODEL_SOCKETS = 8192, // a power of two
     MODEL_ORIGINS = 6,
+    MODEL_THREADS = 32, // of a process, from 1
 };
 
 struct origin {
@@ -51,11 +52,16 @@ struct model {
     uint8_t aimed[MODEL_FDS];            // threads that close or replace it without owning it
     bool unseen[MODEL_FDS];              // changed by a call that the library did not see
     uint64_t stale[MODEL_FDS];           // and whose record the library has there
+    unsigned unseen_count;               // how often, by this process
     bool exact;                          // one thread at a time: all is known
     bool parent_moves;                   // its threads go on, while this process is looked at
-    bool counters_unclear;               // a fork copied other threads' unfinished work
-    uint64_t begun_ns;                   // when a fork made this process
-    unsigned added;                      // since the closed ones were forgotten
+    // In one order: when each thread's operation began, 0 for none; and when the model last saw a
+    // number change, or closed by who did not own it. An operation that was under way at that time
+    // may have the number, too, and tell of it later.
+    uint64_t moment, began[MODEL_THREADS], changed[MODEL_FDS];
+    uint64_t disturbed[MODEL_FDS]; // and when the last one that did not own the number had done so
+    uint64_t begun_ns;             // when a fork made this process
+    unsigned added;                // since the closed ones were forgotten
 };
 
 extern struct model model;
@@ -74,6 +80,9 @@ struct known *model_refresh(int fd);
 
 // A site returned fd. Returns NULL where it is no socket, or not there any more.
 struct known *model_born(int fd, enum site_id site, enum ledger_provenance provenance);
+
+// A thread's operation begins, or has ended.
+void model_operation(unsigned thread, bool begins);
 
 // A thread is about to close or replace the numbers from first to last, or has done so.
 void model_aim(int first, int last);

@@ -75,6 +75,19 @@ static void unclear(struct known *known) {
         known->told_unclear = known->origin_unclear = true;
 }
 
+static uint64_t began(const struct actor *actor) {
+    return model.began[actor->number % settings.threads + 1];
+}
+
+// Another thread is at work on it, by another of its numbers: which of the two was first, as the
+// kernel saw it, nobody knows.
+static bool is_shared_now(const struct known *known) {
+    bool found = false;
+    for (int fd = 0; fd < STRESS_RESERVED_FD && known->fds > 1 && !found; fd++)
+        found = model.busy[fd] && model.fds[fd] == known->inode;
+    return found;
+}
+
 // Returns the socket, with the model locked, or NULL: it is not at this number any more.
 static struct known *use_end(struct use *use) {
     model_lock();
@@ -83,6 +96,12 @@ static struct known *use_end(struct use *use) {
     struct known *known = model_refresh(use->fd);
     if (known && known->inode == use->inode) {
         model_used(use->fd, known);
+        // Between the library's notice of a close and the close itself, it knows of no socket
+        // there.
+        if (model.aimed[use->fd] || model.disturbed[use->fd] > began(use->actor))
+            unclear(known);
+        if (is_shared_now(known))
+            known->told_unclear = true;
         return known;
     }
     unclear(known);
@@ -253,12 +272,15 @@ static struct place random_place(struct actor *actor) {
     return place;
 }
 
+// Takes what this thread has just opened, unless another has taken it meanwhile.
 static bool use_own(struct use *use, struct actor *actor, int fd) {
     model_lock();
+    bool is_free = model.fds[fd] && !model.busy[fd];
     *use = (struct use){actor, fd, model.fds[fd]};
-    model.busy[fd] = tag_of(actor);
+    if (is_free)
+        model.busy[fd] = tag_of(actor);
     model_unlock();
-    return use->inode != 0;
+    return is_free;
 }
 
 static void connect_new(struct actor *actor) {
@@ -707,11 +729,10 @@ static unsigned open_count(void) {
     return count;
 }
 
-void operation_run(struct actor *actor) {
+static void run_random(struct actor *actor) {
     unsigned total = 0;
     for (int i = 0; i < COUNT; i++)
         total += table[i].weight;
-    __atomic_fetch_add(&shared->operations, 1, __ATOMIC_RELAXED);
     unsigned at = stress_below(actor, total);
     int i = 0;
     for (; at >= table[i].weight; i++)
@@ -723,4 +744,17 @@ void operation_run(struct actor *actor) {
         close_one(actor);
     else
         table[i].run(actor);
+}
+
+static void mark(const struct actor *actor, bool begins) {
+    model_lock();
+    model_operation(actor->number % settings.threads + 1, begins);
+    model_unlock();
+}
+
+void operation_run(struct actor *actor) {
+    __atomic_fetch_add(&shared->operations, 1, __ATOMIC_RELAXED);
+    mark(actor, true);
+    run_random(actor);
+    mark(actor, false);
 }

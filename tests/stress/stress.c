@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <linux/futex.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,6 +19,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 enum {
@@ -73,7 +75,10 @@ static void parse_only(const char *text) {
         uint64_t first = strtoull(at, &rest, 10), last = first;
         if (*rest == '-')
             last = strtoull(rest + 1, &rest, 10);
-        only = realloc(only, (only_count + 1) * sizeof *only);
+        struct range *more = realloc(only, (only_count + 1) * sizeof *only);
+        if (!more)
+            abort();
+        only = more;
         only[only_count++] = (struct range){first, last + 1};
         at = *rest == ',' ? rest + 1 : rest;
         if (at == rest && *rest)
@@ -206,10 +211,28 @@ static void run_free(struct actor *actor, bool first) {
         sys_call(SYS_sched_yield, 0, 0, 0, 0, 0, 0);
 }
 
+void stress_on_interruption(int signal) {
+    (void)signal;
+}
+
+static void be_interrupted(void) {
+    struct sigaction action = {.sa_handler = stress_on_interruption}; // no SA_RESTART
+    struct sigevent to_this_thread = {.sigev_notify = SIGEV_THREAD_ID, .sigev_signo = SIGUSR2};
+    struct itimerspec often = {.it_interval.tv_sec = 1, .it_value.tv_sec = 1};
+    timer_t timer;
+    to_this_thread._sigev_un._tid = sys_gettid(); // <signal.h> lacks sigev_notify_thread_id
+    sigaction(SIGUSR2, &action, NULL);
+    if (timer_create(CLOCK_MONOTONIC, &to_this_thread, &timer) != 0 ||
+        timer_settime(timer, 0, &often, NULL) != 0)
+        exit(EXIT_USAGE);
+}
+
 // --- processes and threads ----------------------------------------------------------------------
 
 static void *run_actor(void *argument) {
     struct actor *actor = argument;
+    if (settings.free)
+        be_interrupted();
     if (settings.free)
         run_free(actor, actor->number % settings.threads == 0);
     else

@@ -53,6 +53,11 @@ uint64_t stress_random(struct actor *actor);
 unsigned stress_below(struct actor *actor, unsigned limit);
 uint64_t stress_mix(uint64_t a, uint64_t b);
 
+// A handler that does nothing but let a call fail with EINTR. It comes now and
+// then. A number may be another thread's new socket, which still blocks, or one that a process
+// which has it, too, makes block again: nobody would ever write to that.
+void stress_on_interruption(int signal);
+
 // One operation, chosen by the actor's random numbers.
 void operation_run(struct actor *actor);
 

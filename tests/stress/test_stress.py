@@ -5,15 +5,10 @@ import unittest
 
 import run
 
-# Side by side, but without the forks: what another thread is in the middle of when a thread forks is
-# not all carried over to the child (preload/README.md, fork), and `make stress` meets that every few
-# million operations.
-WAYS = [way + (["--no-children"] if "--free" in way else []) for way in run.WAYS]
-
 
 class Stress(unittest.TestCase):
     def hold(self, seeds, count, seconds):
-        totals, wrong = run.run_seeds(seeds, count, seconds, WAYS)
+        totals, wrong = run.run_seeds(seeds, count, seconds)
         print(totals)
         if wrong:
             run.explain(*wrong, seconds=20)
