@@ -228,6 +228,7 @@ static struct cause_facts facts_of(const struct report_socket *socket, const str
         .waited_on = waited_on(socket, all),
         .site = site ? counters : NULL,
         .count = 1,
+        .closed_by_children = socket->birth ? socket->birth->closed_by_children : 0,
         .is_left_by_exec = socket->is_left_by_exec,
     };
 }

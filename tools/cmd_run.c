@@ -40,7 +40,7 @@ struct run {
     size_t option_count;
     char *signal_option;
     uint64_t interval_ms, leak_after_ms; // 0: none
-    bool quiet;
+    bool quiet, has_leak_after_option;
     char **argv; // the command
     char library[PATH_MAX];
     char program[PATH_MAX]; // the command's file; "" where it was not found
@@ -73,6 +73,8 @@ static void add_option(struct run *run, const char *option) {
     else if (strncmp(option, "grace_ms=", 9) == 0 &&
              option_number(option + 9, 0, UINT32_MAX, &grace_ms))
         run->shared.report.grace_ms = (uint32_t)grace_ms;
+    else if (strncmp(option, "leak_after=", 11) == 0)
+        run->has_leak_after_option = true;
 }
 
 static int accept_library_option(struct run *run, const char *option) {
@@ -148,6 +150,11 @@ static int parse(struct run *run, int argc, char **argv, bool *wants_help) {
     run->argv = argv + optind;
     if (run->signal_option)
         add_option(run, run->signal_option);
+    if (run->leak_after_ms && run->has_leak_after_option)
+        return error_usage(name, "--leak-after and --option leak_after would both report the same "
+                                 "sockets: use one of them");
+    if (run->leak_after_ms)
+        add_option(run, "leak_after=0"); // nor the one of SOCKLEAK_OPTIONS
     return format_options_check(&run->shared,
                                 name); // files, too: before the command runs for an hour
 }
@@ -221,10 +228,12 @@ static int watch(struct run *run, struct report *report, bool *has_run) {
                                        .directory = &run->directory};
     struct watch_run *watch = watch_run_start(&beside);
     int status = run_wait(&child, descendants_look, run->descendants);
+    descendants_ended(run->descendants, child.pid);
     watch_run_stop(watch);
     run_wait_for_orphans(ORPHANS_WAIT_MS, descendants_any, run->descendants);
     descendants_look(run->descendants);
     run_gather(report, &run->directory);
+    descendants_report_ends(run->descendants, report);
     run_marks_gather(run->descendants, &run->directory);
     run->leaks_elsewhere = run_notices_gather(report, &run->directory);
     descendants_report_unwatched(run->descendants, report);

@@ -72,6 +72,7 @@ static json_t *site_of(const struct report_site *site) {
     for (const struct format_json_counter *c = format_json_site_counters; c->key; c++)
         set_number(object, c->key, *(const uint64_t *)((const char *)site + c->offset));
     set_real(object, "recent_per_second", site->recent_per_second);
+    format_json_set(object, "sampled", json_boolean(site->is_sampled));
     format_json_set(object, "lifetime_median_ms", median_of(site));
     format_json_set(object, "lifetime_max_ms",
                     sites_median(site, &(struct sites_median){0})

@@ -8,8 +8,20 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum column {
+    LEAKED,
+    OPEN,
+    OPENED,
+    PASSIVE,
+    ACTIVE,
+    RESET,
+    FAILED,
+    OTHER,
+    MEDIAN,
+    MAX,
+    COLUMNS
+};
 enum {
-    COLUMNS = 10,
     CELL_BYTES = 32,
     PLACE_BYTES = 512,
     PLACE_MIN = 24 // columns that a place wants beside the numbers; else it has a line of its own
@@ -17,6 +29,7 @@ enum {
 
 static const char *const headings[COLUMNS] = {"leaked", "open",   "opened", "passive", "active",
                                               "reset",  "failed", "other",  "median",  "max"};
+static const char opened_at[] = "  opened at";
 
 struct row {
     char cells[COLUMNS][CELL_BYTES];
@@ -86,6 +99,22 @@ static void write_row(struct text_lines *lines, uint32_t pid, const struct row *
     text_lines_say(lines, pid, "%s", numbers);
 }
 
+// Where not even the numbers fit a line: "50 opened, 2 leaked, 48 passive", without the zeros.
+static void write_words(struct text_lines *lines, uint32_t pid, const struct row *row) {
+    static const int order[] = {OPENED, LEAKED, OPEN, PASSIVE, ACTIVE, RESET, FAILED, OTHER};
+    char words[COLUMNS * (CELL_BYTES + 10) + 1];
+    size_t len = 0;
+    for (size_t i = 0; i < sizeof order / sizeof *order; i++)
+        if (order[i] == OPENED || strcmp(row->cells[order[i]], "0") != 0)
+            len += (size_t)snprintf(words + len, sizeof words - len, "%s%s %s", i ? ", " : "",
+                                    row->cells[order[i]], headings[order[i]]);
+    if (strcmp(row->cells[MEDIAN], "-") != 0)
+        snprintf(words + len, sizeof words - len, "; median %s, max %s", row->cells[MEDIAN],
+                 row->cells[MAX]);
+    text_lines_say(lines, pid, "  %s", row->place);
+    text_lines_say(lines, pid, "    %s", words);
+}
+
 static void write_table(struct text_lines *lines, uint32_t pid, const struct row *rows,
                         uint32_t count) {
     size_t widths[COLUMNS];
@@ -96,10 +125,16 @@ static void write_table(struct text_lines *lines, uint32_t pid, const struct row
             if (strlen(rows[k].cells[i]) > widths[i])
                 widths[i] = strlen(rows[k].cells[i]);
     }
-    line_of(line, sizeof line, headings, widths);
-    text_lines_say(lines, pid, "%s  opened at", line);
-    for (uint32_t i = 0; i < count; i++)
-        write_row(lines, pid, &rows[i], widths);
+    size_t len = line_of(line, sizeof line, headings, widths);
+    bool fits = len + strlen(opened_at) <= text_lines_room(lines, pid);
+    if (fits)
+        text_lines_say(lines, pid, "%s%s", line, opened_at);
+    for (uint32_t i = 0; i < count; i++) {
+        if (fits)
+            write_row(lines, pid, &rows[i], widths);
+        else
+            write_words(lines, pid, &rows[i]);
+    }
 }
 
 void format_sites(const struct report *report, struct text_lines *lines, uint32_t pid) {
@@ -114,12 +149,16 @@ void format_sites(const struct report *report, struct text_lines *lines, uint32_
             fill_row(&rows[i], report->sites[i]);
         write_table(lines, pid, rows, report->site_count);
         free(rows);
-        text_lines_say(lines, pid,
-                       "  passive: closed after the peer's FIN; active: before it, which "
-                       "leaves TIME_WAIT here;");
-        text_lines_say(lines, pid,
-                       "  reset: closed after the connection had died; failed: before "
-                       "there was one;");
+        text_lines_say(lines, pid, "  passive: closed after the peer's FIN");
+        text_lines_say(lines, pid, "  active: closed before it, which leaves TIME_WAIT here");
+        text_lines_say(lines, pid, "  reset: closed after the connection had died");
+        text_lines_say(lines, pid, "  failed: closed before there was a connection");
         text_lines_say(lines, pid, "  median, max: how long closed ones had been open");
+        bool is_sampled = false;
+        for (uint32_t i = 0; i < report->site_count; i++)
+            is_sampled = is_sampled || report->sites[i]->is_sampled;
+        if (is_sampled)
+            text_lines_say(lines, pid,
+                           "  passive to other are about right where many closed at once");
     }
 }

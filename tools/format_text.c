@@ -254,14 +254,14 @@ static const char *when_of(const struct report_process *process) {
             return "at a signal in";
         }
     case REPORT_KILLED:
-        return "last known, when it was killed, of";
+        return "as last known of the killed";
     case REPORT_EXEC:
         return "at exec in";
     case REPORT_RUNNING:
     case REPORT_ENDED_COUNT:
         break;
     }
-    return process->is_observed ? "now in" : "last known of the running";
+    return process->is_observed ? "now in" : "as last known of the running";
 }
 
 static void write_head(struct writer *writer, uint32_t shown_processes) {

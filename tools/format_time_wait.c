@@ -43,8 +43,10 @@ static void write_sites(const struct report *report, struct text_lines *lines, u
         if (shown++ >= SITES_MAX)
             continue;
         format_place(site->stack, place, sizeof place);
-        text_lines_say(lines, pid, "  %s   %llu in the last 60 s, %llu in all%s", place,
-                       (unsigned long long)site->recent_active, (unsigned long long)site->active,
+        const char *about = site->is_sampled ? "about " : "";
+        text_lines_say(lines, pid, "  %s   %s%llu in the last 60 s, %s%llu in all%s", place, about,
+                       (unsigned long long)site->recent_active, about,
+                       (unsigned long long)site->active,
                        time_wait_is_timeout_driven(site) ? "   driven by timeouts" : "");
         if (!site->close_stack)
             continue;

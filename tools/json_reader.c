@@ -2,11 +2,11 @@
 #include "errors.h"
 #include "format_json.h"
 #include "json_sites_reader.h"
+#include "json_values.h"
 #include "report/names.h"
-#include "symbolize.h"
-#include <arpa/inet.h>
 #include <errno.h>
 #include <jansson.h>
+#include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -14,7 +14,6 @@
 
 enum {
     DOCUMENT_MAX_BYTES = 256 << 20,
-    FRAMES_MAX = 4096,
     FDS_MAX = 1 << 20,
     HOLDERS_MAX = 64 // of one socket
 };
@@ -22,117 +21,11 @@ enum {
 // Times of a document are ages. They are counted back from here, so that they fit the ledger's.
 static const uint64_t now_ns = UINT64_MAX / 4;
 
-// --- small values -------------------------------------------------------------------------------
-
-static const char *text_of(const json_t *object, const char *key) {
-    return json_string_value(json_object_get(object, key)); // NULL for all but text
-}
-
-// A number from 0 to max; `fallback` for anything else.
-static int64_t number_of(const json_t *object, const char *key, int64_t max, int64_t fallback) {
-    const json_t *value = json_object_get(object, key);
-    int64_t number = json_is_integer(value) ? json_integer_value(value) : -1;
-    return number >= 0 && number <= max ? number : fallback;
-}
-
-static uint64_t hex_of(const json_t *object, const char *key) {
-    const char *text = text_of(object, key);
-    return text && strncmp(text, "0x", 2) == 0 ? strtoull(text + 2, NULL, 16) : 0;
-}
-
-static uint8_t call_named(const char *name) {
-    for (uint8_t call = 0; name && call < CALL_COUNT; call++)
-        if (strcmp(name_of_call(call), name) == 0)
-            return call;
-    return CALL_UNKNOWN;
-}
-
-static uint8_t state_named(const char *name) {
-    for (uint8_t state = STATE_ESTABLISHED; name && state <= STATE_CLOSING; state++)
-        if (strcmp(name_of_state(state), name) == 0)
-            return state;
-    return STATE_UNKNOWN;
-}
-
-static uint8_t provenance_named(const char *name) {
-    for (uint8_t i = 0; name && i <= PROVENANCE_FOUND; i++)
-        if (strcmp(name_of_provenance(i), name) == 0)
-            return i;
-    return PROVENANCE_FOUND;
-}
-
-static uint16_t error_named(const char *name) {
-    static const uint16_t errors[] = {ECONNRESET,   EPIPE,       ETIMEDOUT,
-                                      EHOSTUNREACH, ENETUNREACH, ECONNABORTED};
-    for (size_t i = 0; name && i < sizeof errors / sizeof *errors; i++)
-        if (strcmp(name_of_error(errors[i]), name) == 0)
-            return errors[i];
-    return EIO; // any that has no name here
-}
-
-// "127.0.0.1:80", "[::1%2]:80"
-static struct ledger_address address_of(const char *text) {
-    struct ledger_address address = {0};
-    char host[INET6_ADDRSTRLEN + 16];
-    const char *colon = text ? strrchr(text, ':') : NULL;
-    if (!colon || (size_t)(colon - text) >= sizeof host)
-        return address;
-    memcpy(host, text, (size_t)(colon - text));
-    host[colon - text] = '\0';
-    address.port = (uint16_t)strtoul(colon + 1, NULL, 10);
-    if (host[0] != '[') {
-        address.family = inet_pton(AF_INET, host, address.ip) == 1 ? ADDRESS_INET : ADDRESS_NONE;
-        return address;
-    }
-    host[strcspn(host, "]")] = '\0';
-    char *scope = strchr(host, '%');
-    if (scope) {
-        *scope = '\0';
-        address.scope_id = (uint32_t)strtoul(scope + 1, NULL, 10);
-    }
-    address.family = inet_pton(AF_INET6, host + 1, address.ip) == 1 ? ADDRESS_INET6 : ADDRESS_NONE;
-    return address;
-}
-
-// --- stacks -------------------------------------------------------------------------------------
-
-static struct report_frame frame_of(struct report *report, const json_t *object) {
-    struct arena *arena = &report->arena;
-    return (struct report_frame){
-        .function = arena_name(arena, text_of(object, "function")),
-        .module = arena_name(arena, text_of(object, "module")),
-        .build_id = arena_name(arena, text_of(object, "build_id")),
-        .file = arena_name(arena, text_of(object, "file")),
-        .function_offset = hex_of(object, "offset"),
-        .module_offset = hex_of(object, "module_offset"),
-        .line = (uint32_t)number_of(object, "line", UINT32_MAX, 0),
-        .inlined = json_is_true(json_object_get(object, "inlined")),
-    };
-}
-
-// The stack of {"call": ..., "stack": [...]}; NULL where it has no frames.
-static struct report_stack *stack_of(struct report *report, const json_t *call) {
-    const json_t *list = json_object_get(call, "stack");
-    size_t count = json_array_size(list);
-    if (count == 0)
-        return NULL;
-    if (count > FRAMES_MAX)
-        count = FRAMES_MAX;
-    struct report_frame *frames = must_allocate(count, sizeof *frames);
-    for (size_t i = 0; i < count; i++)
-        frames[i] = frame_of(report, json_array_get(list, i));
-    struct report_stack *stack = gather_shown_stack(
-        report, frames, (uint32_t)count, json_is_true(json_object_get(call, "truncated")));
-    symbolize_hide_start_up(stack);
-    free(frames);
-    return stack;
-}
-
 // --- sockets ------------------------------------------------------------------------------------
 
 static void read_kind(struct ledger_record *record, const json_t *object) {
     static const uint16_t families[] = {AF_INET, AF_INET6, AF_UNIX};
-    const char *family = text_of(object, "family"), *protocol = text_of(object, "protocol");
+    const char *family = value_text(object, "family"), *protocol = value_text(object, "protocol");
     for (size_t i = 0; family && i < sizeof families / sizeof *families; i++)
         if (strcmp(format_json_family(families[i]), family) == 0)
             record->family = families[i];
@@ -141,24 +34,24 @@ static void read_kind(struct ledger_record *record, const json_t *object) {
 }
 
 static void read_snapshot(struct ledger_snapshot *snapshot, const json_t *object) {
-    snapshot->state = state_named(text_of(object, "state"));
+    snapshot->state = value_state(value_text(object, "state"));
     if (snapshot->state == STATE_UNKNOWN)
         return;
     snapshot->flags = SNAPSHOT_TAKEN;
     snapshot->taken_ns = now_ns;
-    int64_t age_ms = number_of(object, "state_age_ms", UINT32_MAX, -1);
+    int64_t age_ms = value_number(object, "state_age_ms", UINT32_MAX, -1);
     if (age_ms < 0)
-        age_ms = number_of(object, "fin_age_ms", UINT32_MAX, -1);
+        age_ms = value_number(object, "fin_age_ms", UINT32_MAX, -1);
     if (age_ms >= 0) {
         snapshot->state_age_ms = (uint32_t)age_ms;
         snapshot->flags |= SNAPSHOT_HAS_TCP_INFO;
     }
     if (json_is_true(json_object_get(object, "state_age_is_bound")))
         snapshot->flags |= SNAPSHOT_AGE_IS_BOUND;
-    int64_t unread = number_of(object, "recv_queue", UINT32_MAX, -1);
+    int64_t unread = value_number(object, "recv_queue", UINT32_MAX, -1);
     if (unread >= 0) {
         snapshot->recv_queue_bytes = (uint32_t)unread;
-        snapshot->send_queue_bytes = (uint32_t)number_of(object, "send_queue", UINT32_MAX, 0);
+        snapshot->send_queue_bytes = (uint32_t)value_number(object, "send_queue", UINT32_MAX, 0);
         snapshot->flags |= SNAPSHOT_HAS_QUEUES;
     }
 }
@@ -190,10 +83,10 @@ static void read_holders(struct report *report, struct report_socket *socket, co
     struct report_holder *holders = arena_take(&report->arena, count, sizeof *holders);
     for (size_t i = 0; i < count; i++) {
         const json_t *holder = json_array_get(list, i);
-        const char *name = text_of(holder, "name");
+        const char *name = value_text(holder, "name");
         holders[i] = (struct report_holder){
-            .pid = (uint32_t)number_of(holder, "pid", UINT32_MAX, 0),
-            .fd = (int32_t)number_of(holder, "fd", INT32_MAX, -1),
+            .pid = (uint32_t)value_number(holder, "pid", UINT32_MAX, 0),
+            .fd = (int32_t)value_number(holder, "fd", INT32_MAX, -1),
             .name = arena_name(&report->arena, name ? name : ""),
         };
     }
@@ -212,8 +105,8 @@ static const struct report_stack *stack_of_step(const struct report_socket *sock
 // False for a step that is not known here.
 static bool read_event(const struct report_socket *socket, struct report_event *event,
                        const json_t *object) {
-    const char *what = text_of(object, "what"), *who = text_of(object, "who");
-    const char *time = text_of(object, "time"), *error = text_of(object, "error");
+    const char *what = value_text(object, "what"), *who = value_text(object, "who");
+    const char *time = value_text(object, "time"), *error = value_text(object, "error");
     struct teardown_event *step = &event->event;
     int found = -1;
     for (int i = 0; what && i < TEARDOWN_STEPS; i++)
@@ -229,12 +122,12 @@ static bool read_event(const struct report_socket *socket, struct report_event *
     for (int i = TEARDOWN_TIME_UNKNOWN; time && i <= TEARDOWN_TIME_NOT_AFTER; i++)
         if (strcmp(teardown_time_name((enum teardown_time)i), time) == 0)
             step->time = (enum teardown_time)i;
-    step->state = state_named(text_of(object, "state"));
-    step->call = call_named(text_of(object, "call"));
-    step->error = error ? error_named(error) : 0;
-    step->thread = (uint32_t)number_of(object, "thread", UINT32_MAX, 0);
-    event->ago_ms = number_of(object, "at_ms_ago", INT64_MAX, -1);
-    event->epoch_ms = number_of(object, "at_epoch_ms", INT64_MAX, -1);
+    step->state = value_state(value_text(object, "state"));
+    step->call = value_call(value_text(object, "call"));
+    step->error = error ? value_error(error) : 0;
+    step->thread = (uint32_t)value_number(object, "thread", UINT32_MAX, 0);
+    event->ago_ms = value_number(object, "at_ms_ago", INT64_MAX, -1);
+    event->epoch_ms = value_number(object, "at_epoch_ms", INT64_MAX, -1);
     event->stack = step->happened ? stack_of_step(socket, step->step) : NULL;
     return true;
 }
@@ -242,7 +135,7 @@ static bool read_event(const struct report_socket *socket, struct report_event *
 static void read_teardown(struct report *report, struct report_socket *socket,
                           const json_t *object) {
     const json_t *list = json_object_get(object, "teardown");
-    const char *first = text_of(object, "first_fin");
+    const char *first = value_text(object, "first_fin");
     if (!json_is_array(list))
         return;
     struct report_teardown *teardown = arena_take(&report->arena, 1, sizeof *teardown);
@@ -266,21 +159,21 @@ static uint8_t cause_named(const char *name) {
 static void read_socket(struct report *report, struct report_socket *socket, const json_t *object) {
     struct ledger_record *record = &socket->record;
     enum verdict verdict = (enum verdict)record->snapshot.verdict;
-    record->inode = (uint64_t)number_of(object, "inode", INT64_MAX, 0);
-    record->birth_tid = (uint32_t)number_of(object, "thread", UINT32_MAX, 0);
-    record->eof_tid = (uint32_t)number_of(object, "end_of_stream_thread", UINT32_MAX, 0);
-    record->local = address_of(text_of(object, "local"));
-    record->peer = address_of(text_of(object, "peer"));
+    record->inode = (uint64_t)value_number(object, "inode", INT64_MAX, 0);
+    record->birth_tid = (uint32_t)value_number(object, "thread", UINT32_MAX, 0);
+    record->eof_tid = (uint32_t)value_number(object, "end_of_stream_thread", UINT32_MAX, 0);
+    record->local = value_address(value_text(object, "local"));
+    record->peer = value_address(value_text(object, "peer"));
     read_kind(record, object);
     read_snapshot(&record->snapshot, object);
     record->snapshot.verdict = (uint8_t)verdict;
-    int64_t open_ms = number_of(object, "open_ms", (int64_t)(now_ns / 1000000) - 1, -1);
+    int64_t open_ms = value_number(object, "open_ms", (int64_t)(now_ns / 1000000) - 1, -1);
     record->birth_ns = open_ms >= 0 ? now_ns - (uint64_t)open_ms * 1000000 : 0;
     read_fds(report, socket, json_object_get(object, "fds"));
     read_hints(socket, json_object_get(object, "hints"));
     read_holders(report, socket, json_object_get(object, "also_open_in"));
     read_teardown(report, socket, object);
-    record->snapshot.cause = cause_named(text_of(object, "cause"));
+    record->snapshot.cause = cause_named(value_text(object, "cause"));
 }
 
 // --- findings -----------------------------------------------------------------------------------
@@ -291,28 +184,28 @@ static struct report_socket shared_of(struct report *report, const json_t *findi
     const json_t *birth = json_object_get(finding, "birth");
     const json_t *eof = json_object_get(finding, "end_of_stream");
     const json_t *error = json_object_get(finding, "error");
-    record->birth_call = call_named(text_of(birth, "call"));
-    record->provenance = provenance_named(text_of(birth, "provenance"));
-    shared.birth = stack_of(report, birth);
+    record->birth_call = value_call(value_text(birth, "call"));
+    record->provenance = value_provenance(value_text(birth, "provenance"));
+    shared.birth = value_stack(report, birth);
     if (json_is_object(eof)) {
         record->eof_ns = now_ns;
-        record->eof_call = call_named(text_of(eof, "call"));
-        shared.end_of_stream = stack_of(report, eof);
+        record->eof_call = value_call(value_text(eof, "call"));
+        shared.end_of_stream = value_stack(report, eof);
     }
     if (json_is_object(error)) {
-        record->error = error_named(text_of(error, "error"));
-        record->error_call = call_named(text_of(error, "call"));
-        shared.error = stack_of(report, error);
+        record->error = value_error(value_text(error, "error"));
+        record->error_call = value_call(value_text(error, "call"));
+        shared.error = value_stack(report, error);
     }
-    shared.shutdown = stack_of(report, json_object_get(finding, "shutdown"));
-    shared.cause_text = arena_name(&report->arena, text_of(finding, "cause_text"));
-    shared.suppressed_by = arena_name(&report->arena, text_of(finding, "suppressed_by"));
+    shared.shutdown = value_stack(report, json_object_get(finding, "shutdown"));
+    shared.cause_text = arena_name(&report->arena, value_text(finding, "cause_text"));
+    shared.suppressed_by = arena_name(&report->arena, value_text(finding, "suppressed_by"));
     return shared;
 }
 
 static void read_finding(struct report *report, struct report_process *process,
                          const json_t *finding) {
-    const char *name = text_of(finding, "verdict");
+    const char *name = value_text(finding, "verdict");
     const json_t *list = json_object_get(finding, "sockets");
     enum verdict verdict = name ? verdict_named(name) : VERDICT_COUNT;
     if (verdict == VERDICT_COUNT || verdict_group(verdict) == GROUP_NONE) {
@@ -322,7 +215,7 @@ static void read_finding(struct report *report, struct report_process *process,
         return;
     }
     size_t count = json_array_size(list);
-    if ((int64_t)count < number_of(finding, "count", INT64_MAX, 0))
+    if ((int64_t)count < value_number(finding, "count", INT64_MAX, 0))
         report_process_note(report, process,
                             "the JSON is incomplete: a finding has more sockets than it lists");
     struct report_socket shared = shared_of(report, finding);
@@ -342,7 +235,7 @@ static void read_finding(struct report *report, struct report_process *process,
 static void read_counters(struct ledger_counters *counters, const json_t *object) {
     for (const struct format_json_counter *c = format_json_counters; c->key; c++)
         *(uint64_t *)((char *)counters + c->offset) =
-            (uint64_t)number_of(object, c->key, INT64_MAX, 0);
+            (uint64_t)value_number(object, c->key, INT64_MAX, 0);
 }
 
 static enum report_ended ended_named(const char *name) {
@@ -364,21 +257,21 @@ static void read_cmdline(struct report *report, struct report_process *process,
 
 static void read_process(struct report *report, const json_t *object) {
     struct report_process *process = gather_process(report);
-    const char *exe = text_of(object, "exe");
+    const char *exe = value_text(object, "exe");
     const json_t *findings = json_object_get(object, "findings");
     const json_t *notes = json_object_get(object, "notes");
     const json_t *status = json_object_get(object, "end_status");
     process->is_judged = true;
     process->created_ns = report->process_count; // in the document's order
-    process->pid = (uint32_t)number_of(object, "pid", UINT32_MAX, 0);
-    process->parent_pid = (uint32_t)number_of(object, "ppid", UINT32_MAX, 0);
+    process->pid = (uint32_t)value_number(object, "pid", UINT32_MAX, 0);
+    process->parent_pid = (uint32_t)value_number(object, "ppid", UINT32_MAX, 0);
     process->exe = exe ? arena_name(&report->arena, exe) : "";
     process->now_ns = now_ns;
-    process->ended = ended_named(text_of(object, "ended"));
+    process->ended = ended_named(value_text(object, "ended"));
     process->has_end_status = json_is_integer(status);
     process->end_status = (int32_t)json_integer_value(status);
-    process->unwatched = arena_name(&report->arena, text_of(object, "unwatched"));
-    process->is_observed = process->unwatched && text_of(object, "ended");
+    process->unwatched = arena_name(&report->arena, value_text(object, "unwatched"));
+    process->is_observed = process->unwatched && value_text(object, "ended");
     read_cmdline(report, process, json_object_get(object, "cmdline"));
     read_counters(&process->counters, json_object_get(object, "counters"));
     for (size_t i = 0; i < json_array_size(notes); i++)
@@ -386,8 +279,8 @@ static void read_process(struct report *report, const json_t *object) {
             report_process_note(report, process, json_string_value(json_array_get(notes, i)));
     for (size_t i = 0; i < json_array_size(findings); i++)
         read_finding(report, process, json_array_get(findings, i));
-    process->unlisted_open = (uint64_t)number_of(object, "open", INT64_MAX, 0);
-    process->unlisted_inherited = (uint64_t)number_of(object, "inherited", INT64_MAX, 0);
+    process->unlisted_open = (uint64_t)value_number(object, "open", INT64_MAX, 0);
+    process->unlisted_inherited = (uint64_t)value_number(object, "inherited", INT64_MAX, 0);
     for (uint32_t i = 0; i < process->socket_count; i++) { // those that it does list
         const struct report_socket *socket = &process->sockets[i];
         uint64_t *unlisted = socket->hints & HINT_HELD_BY_PARENT ? &process->unlisted_inherited
@@ -437,7 +330,7 @@ int json_reader_add(struct report *report, int fd, uint64_t bytes, const char *p
     json_t *document = load(fd, bytes, path);
     if (!document)
         return -EBADMSG;
-    const char *schema = text_of(document, "schema");
+    const char *schema = value_text(document, "schema");
     const json_t *processes = json_object_get(document, "processes");
     const json_t *notes = json_object_get(document, "notes");
     if (!schema || strcmp(schema, FORMAT_JSON_SCHEMA) != 0 || !json_is_array(processes)) {
@@ -448,7 +341,7 @@ int json_reader_add(struct report *report, int fd, uint64_t bytes, const char *p
     }
     for (size_t i = 0; i < json_array_size(processes); i++)
         read_process(report, json_array_get(processes, i));
-    json_sites_read(report, document, &(struct json_sites_tools){stack_of, address_of, call_named});
+    json_sites_read(report, document);
     for (size_t i = 0; i < json_array_size(notes); i++)
         if (json_string_value(json_array_get(notes, i)))
             report_note_text(report, json_string_value(json_array_get(notes, i)));

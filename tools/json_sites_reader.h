@@ -5,16 +5,8 @@
 #include "model.h"
 #include <jansson.h>
 
-// How json_reader.c reads what both need.
-struct json_sites_tools {
-    struct report_stack *(*stack)(struct report *report, const json_t *call);
-    struct ledger_address (*address)(const char *text);
-    uint8_t (*call)(const char *name);
-};
-
 // Adds the document's call sites, destinations and kernel's counts to the report. Documents of
 // older versions have none.
-void json_sites_read(struct report *report, const json_t *document,
-                     const struct json_sites_tools *tools);
+void json_sites_read(struct report *report, const json_t *document);
 
 #endif

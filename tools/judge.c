@@ -37,7 +37,7 @@ static bool same_process(const struct report_process *a, const struct report_pro
 // --- exec ---------------------------------------------------------------------------------------
 
 // A later image's report did not know that end of stream had been read. Whoever read it went on, to
-// exec, without closing: that is due at once (DESIGN.md section 5).
+// exec, without closing: that is due at once.
 static void judge_told(struct ledger_record *record) {
     struct ledger_snapshot *snapshot = &record->snapshot;
     bool is_others = snapshot->flags & (SNAPSHOT_HELD_BY_PARENT | SNAPSHOT_STANDARD_STREAM);
@@ -156,6 +156,7 @@ static void find_end(struct report *report, struct report_process *process) {
         return;
     }
     process->ended = REPORT_KILLED;
+    process->now_ns = process->gone_ns;
 }
 
 static struct verdict_rules rules_of(const struct report_process *process,
@@ -198,8 +199,10 @@ static enum verdict last_known(struct report_socket *socket, const struct report
     // The fork that made this process left it a copy; it is for its parent to close.
     if (verdict_is_inherited(record, process->process))
         return VERDICT_OPEN;
+    // What was killed gets no grace: it will not close any more.
     uint64_t told_ns = record->error_ns > record->eof_ns ? record->error_ns : record->eof_ns;
-    bool is_due = process->now_ns == 0 || told_ns > process->now_ns ||
+    bool is_due = process->ended == REPORT_KILLED || process->now_ns == 0 ||
+                  told_ns > process->now_ns ||
                   process->now_ns - told_ns >= (uint64_t)rules.grace_ms * 1000000;
     return is_due ? verdict : VERDICT_OPEN;
 }

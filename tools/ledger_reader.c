@@ -1,20 +1,16 @@
 #include "ledger_reader.h"
 #include "base/options.h"
 #include "errors.h"
-#include "procfs.h"
+#include "ledger_reading.h"
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <time.h>
 
 enum {
     RECORDS_AT_ONCE = 1024,
-    PATH_BYTES = 4096,
     NOTE_BYTES = 160
 };
-
-#define TIME_WAIT_NS 60000000000ull
 
 // What the library makes at most, in elements: see `plan` in preload/ledger/ledger.c. More is
 // damage, or an attempt to make us take memory.
@@ -34,28 +30,7 @@ static const struct {
                              "destinations"},
 };
 
-struct reader {
-    struct report *report;
-    const struct ledger_source *source;
-    struct report_process *process;
-    struct ledger_header header;
-    uint64_t counts[LEDGER_REGIONS]; // elements that are there to be read
-    uint32_t *fds;
-    struct ledger_stack *stacks;
-    uint64_t *frames;
-    struct ledger_module *modules;
-    char *strings;
-    struct ledger_destination *destinations;
-    struct report_module **known_modules; // by number; NULL not looked at
-    struct report_stack **known_stacks;   // by id
-    uint32_t *first_fd;                   // by record number: fd + 1
-    uint32_t *next_fd;                    // by fd: fd + 1
-    uint64_t depths;                      // of the stacks so far
-    uint64_t minute_end_ns;               // of "the last 60 s", CLOCK_MONOTONIC
-    uint32_t sockets_room;
-};
-
-static void damaged(struct reader *reader, const char *what) {
+void ledger_reading_damaged(struct ledger_reading *reader, const char *what) {
     char text[2 * NOTE_BYTES];
     snprintf(text, sizeof text, "the ledger is incomplete: %s", what);
     report_process_note(reader->report, reader->process, text);
@@ -92,7 +67,7 @@ static int check_header(const struct ledger_header *header, const char *label) {
 }
 
 // How much of a region there is: what the header says, or less.
-static void measure(struct reader *reader, enum ledger_region_id id) {
+static void measure(struct ledger_reading *reader, enum ledger_region_id id) {
     const struct ledger_region *region = &reader->header.regions[id];
     uint64_t bytes = region->committed_bytes;
     uint64_t element = layout[id].element_bytes;
@@ -111,18 +86,19 @@ static void measure(struct reader *reader, enum ledger_region_id id) {
         snprintf(text, sizeof text, "%llu of %llu %s are missing",
                  (unsigned long long)(region->used - count), (unsigned long long)region->used,
                  layout[id].name);
-        damaged(reader, text);
+        ledger_reading_damaged(reader, text);
     }
 }
 
-static void *read_region(struct reader *reader, enum ledger_region_id id, size_t extra_bytes) {
+static void *read_region(struct ledger_reading *reader, enum ledger_region_id id,
+                         size_t extra_bytes) {
     uint64_t bytes = reader->counts[id] * layout[id].element_bytes;
     void *memory = must_allocate(1, bytes + extra_bytes);
     if (bytes && reader->source->read(reader->source->context, reader->header.regions[id].offset,
                                       memory, bytes) < 0) {
         char text[NOTE_BYTES];
         snprintf(text, sizeof text, "its %s cannot be read", layout[id].name);
-        damaged(reader, text);
+        ledger_reading_damaged(reader, text);
         reader->counts[id] = 0;
         memset(memory, 0, bytes + extra_bytes);
     }
@@ -153,7 +129,7 @@ static const char *bounded_name(struct report *report, const char *text, size_t 
     return arena_name(&report->arena, copy);
 }
 
-static void add_process(struct reader *reader) {
+static void add_process(struct ledger_reading *reader) {
     const struct ledger_header *header = &reader->header;
     struct report_process *process = gather_process(reader->report);
     reader->process = process;
@@ -183,73 +159,9 @@ static void add_process(struct reader *reader) {
     process->exit_grace_ms = header->exit_grace_ms;
 }
 
-// --- stacks -------------------------------------------------------------------------------------
-
-static const char *string_at(struct reader *reader, uint32_t offset) {
-    // read_region() left a NUL behind the last string. The modules' names may overlap: without a
-    // limit of their length a small file could make us copy gigabytes.
-    if (offset < reader->counts[LEDGER_STRINGS] &&
-        strnlen(reader->strings + offset, PATH_BYTES) < PATH_BYTES)
-        return reader->strings + offset;
-    damaged(reader, "the name of a module is missing");
-    return "";
-}
-
-static struct report_module *module_of(struct reader *reader, uint32_t number) {
-    if (number == 0)
-        return NULL;
-    if (number >= reader->counts[LEDGER_MODULES]) {
-        damaged(reader, "a stack has an unknown module");
-        return NULL;
-    }
-    if (reader->known_modules[number])
-        return reader->known_modules[number];
-    const struct ledger_module *module = &reader->modules[number];
-    char hex[2 * sizeof module->build_id + 1] = "";
-    for (uint32_t i = 0; i < module->build_id_bytes && i < sizeof module->build_id; i++)
-        snprintf(hex + 2 * i, 3, "%02x", module->build_id[i]);
-    struct report_module *known =
-        gather_module(reader->report, string_at(reader, module->path), hex);
-    reader->known_modules[number] = known;
-    return known;
-}
-
-static struct report_stack *stack_of(struct reader *reader, uint32_t id) {
-    if (id == LEDGER_NO_STACK)
-        return NULL;
-    if (id >= reader->counts[LEDGER_STACKS]) {
-        damaged(reader, "a socket has an unknown stack");
-        return NULL;
-    }
-    if (reader->known_stacks[id])
-        return reader->known_stacks[id];
-    const struct ledger_stack *stack = &reader->stacks[id];
-    uint64_t frames = reader->counts[LEDGER_FRAMES];
-    if (stack->depth == 0 || stack->depth > LEDGER_STACK_DEPTH_MAX || stack->first_frame == 0 ||
-        stack->first_frame > frames || stack->depth > frames - stack->first_frame) {
-        damaged(reader, "a stack has no frames");
-        return NULL;
-    }
-    // Stacks do not share frames: more than all frames together is no ledger of ours.
-    reader->depths += stack->depth;
-    if (reader->depths > frames) {
-        damaged(reader, "stacks overlap");
-        return NULL;
-    }
-    struct report_address addresses[LEDGER_STACK_DEPTH_MAX];
-    for (uint32_t i = 0; i < stack->depth; i++) {
-        uint64_t frame = reader->frames[stack->first_frame + i];
-        addresses[i].module = module_of(reader, LEDGER_FRAME_MODULE(frame));
-        addresses[i].offset = LEDGER_FRAME_OFFSET(frame);
-    }
-    bool is_cut = stack->flags & (STACK_DEPTH_REACHED | STACK_CALL_SITE_ONLY);
-    reader->known_stacks[id] = gather_stack(reader->report, addresses, stack->depth, is_cut);
-    return reader->known_stacks[id];
-}
-
 // --- sockets ------------------------------------------------------------------------------------
 
-static void index_fds(struct reader *reader) {
+static void index_fds(struct ledger_reading *reader) {
     uint64_t records = reader->counts[LEDGER_RECORDS], fds = reader->counts[LEDGER_FDS];
     reader->first_fd = must_allocate(records, sizeof *reader->first_fd);
     reader->next_fd = must_allocate(fds, sizeof *reader->next_fd);
@@ -258,7 +170,7 @@ static void index_fds(struct reader *reader) {
         if (number == 0)
             continue;
         if (number >= records) {
-            damaged(reader, "a file descriptor has an unknown record");
+            ledger_reading_damaged(reader, "a file descriptor has an unknown record");
             continue;
         }
         reader->next_fd[fd] = reader->first_fd[number];
@@ -266,7 +178,7 @@ static void index_fds(struct reader *reader) {
     }
 }
 
-static void take_fds(struct reader *reader, struct report_socket *socket, uint32_t number) {
+static void take_fds(struct ledger_reading *reader, struct report_socket *socket, uint32_t number) {
     uint32_t count = 0, at = 0;
     for (uint32_t fd = reader->first_fd[number]; fd; fd = reader->next_fd[fd - 1])
         count++;
@@ -293,7 +205,7 @@ static void complete(struct ledger_record *record) {
         record->family = AF_INET6;
 }
 
-static struct report_socket *new_socket(struct reader *reader) {
+static struct report_socket *new_socket(struct ledger_reading *reader) {
     struct report_process *process = reader->process;
     if (process->socket_count == reader->sockets_room) {
         reader->sockets_room = reader->sockets_room ? 2 * reader->sockets_room : 16;
@@ -305,20 +217,22 @@ static struct report_socket *new_socket(struct reader *reader) {
     return socket;
 }
 
-static void add_socket(struct reader *reader, const struct ledger_record *record, uint32_t number) {
+static void add_socket(struct ledger_reading *reader, const struct ledger_record *record,
+                       uint32_t number) {
     struct report_socket *socket = new_socket(reader);
     socket->record = *record;
     socket->number = number;
     complete(&socket->record);
     take_fds(reader, socket, number);
     socket->process = reader->process;
-    socket->birth = stack_of(reader, record->birth_stack);
-    socket->end_of_stream = record->eof_ns ? stack_of(reader, record->eof_stack) : NULL;
-    socket->error = record->error ? stack_of(reader, record->error_stack) : NULL;
-    socket->shutdown = record->shutdown_ns ? stack_of(reader, record->shutdown_stack) : NULL;
+    socket->birth = ledger_reading_stack(reader, record->birth_stack);
+    socket->end_of_stream = record->eof_ns ? ledger_reading_stack(reader, record->eof_stack) : NULL;
+    socket->error = record->error ? ledger_reading_stack(reader, record->error_stack) : NULL;
+    socket->shutdown =
+        record->shutdown_ns ? ledger_reading_stack(reader, record->shutdown_stack) : NULL;
 }
 
-static void add_sockets(struct reader *reader) {
+static void add_sockets(struct ledger_reading *reader) {
     uint64_t count = reader->counts[LEDGER_RECORDS];
     uint64_t offset = reader->header.regions[LEDGER_RECORDS].offset;
     struct ledger_record *records = must_allocate(RECORDS_AT_ONCE, sizeof *records);
@@ -326,7 +240,7 @@ static void add_sockets(struct reader *reader) {
         uint64_t some = count - first < RECORDS_AT_ONCE ? count - first : RECORDS_AT_ONCE;
         if (reader->source->read(reader->source->context, offset + first * sizeof *records, records,
                                  some * sizeof *records) < 0) {
-            damaged(reader, "some of its records cannot be read");
+            ledger_reading_damaged(reader, "some of its records cannot be read");
             break;
         }
         for (uint64_t i = 0; i < some; i++) {
@@ -339,115 +253,9 @@ static void add_sockets(struct reader *reader) {
     free(records);
 }
 
-// --- call sites ---------------------------------------------------------------------------------
-
-static uint64_t monotonic_ns(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
-
-static uint32_t latest_slot(const uint64_t *slots, uint32_t latest) {
-    for (int i = 0; i < LEDGER_RECENT_SLOTS; i++)
-        if ((uint32_t)slots[i] && (uint32_t)(slots[i] >> 32) > latest)
-            latest = (uint32_t)(slots[i] >> 32);
-    return latest;
-}
-
-// When the minute ends that is looked at: now in a process that runs, else when its ledger knew the
-// last of it.
-static uint64_t end_of_minute_ns(struct reader *reader) {
-    const struct report_process *process = reader->process;
-    struct procfs_status status;
-    if (process->has_snapshot)
-        return reader->header.snapshot_ns;
-    bool same_boot = strcmp(gather_boot_id(reader->report), process->boot_id) == 0;
-    if (same_boot && procfs_status((pid_t)process->pid, &status) == 0 &&
-        status.start_ticks == process->start_time_ticks)
-        return monotonic_ns();
-    uint32_t latest = 0;
-    for (uint64_t id = 1; id < reader->counts[LEDGER_STACKS]; id++)
-        latest = latest_slot(reader->stacks[id].recent_active, latest);
-    return ((uint64_t)latest + 1) * LEDGER_RECENT_SLOT_S * 1000000000u - 1;
-}
-
-// The events of the 60 s before that: TIME_WAIT lasts so long (TCP_TIMEWAIT_LEN in
-// include/net/tcp.h). A slot that began before counts as a whole.
-static uint64_t count_recent(const struct reader *reader, const uint64_t *slots,
-                             double *per_second) {
-    const uint64_t slot_ns = LEDGER_RECENT_SLOT_S * 1000000000ull;
-    uint64_t end_ns = reader->minute_end_ns, count = 0;
-    uint64_t begin_ns = end_ns > TIME_WAIT_NS ? end_ns - TIME_WAIT_NS : 0;
-    uint64_t first = begin_ns / slot_ns, last = end_ns / slot_ns;
-    for (int i = 0; i < LEDGER_RECENT_SLOTS; i++) {
-        uint64_t slot = slots[i] >> 32;
-        if (slot >= (uint32_t)first && slot <= (uint32_t)last)
-            count += (uint32_t)slots[i];
-    }
-    uint64_t from_ns = first * slot_ns;
-    if (reader->header.created_ns > from_ns)
-        from_ns = reader->header.created_ns;
-    double seconds = end_ns > from_ns ? (double)(end_ns - from_ns) / 1e9 : 0;
-    *per_second = (double)count / (seconds < 1 ? 1 : seconds);
-    return count;
-}
-
-static void add_site(struct reader *reader, uint32_t id) {
-    const struct ledger_stack *stack = &reader->stacks[id];
-    double per_second;
-    struct report_stack *where = stack_of(reader, id);
-    if (!where)
-        return;
-    struct report_site *site = gather_site(reader->report, where);
-    site->opened += stack->opened;
-    site->closed += stack->closed;
-    site->passive += stack->closed_passive;
-    site->active += stack->closed_active;
-    site->reset += stack->closed_reset;
-    site->connecting += stack->closed_connecting;
-    site->shared += stack->closed_shared;
-    site->gave_up += stack->gave_up;
-    site->gave_up_ms += stack->gave_up_ms;
-    for (int i = 0; i < LEDGER_LIFETIME_BUCKETS; i++)
-        site->lifetimes[i] += stack->lifetimes[i];
-    if (stack->lifetime_max_ms > site->lifetime_max_ms)
-        site->lifetime_max_ms = stack->lifetime_max_ms;
-    site->recent_active += count_recent(reader, stack->recent_active, &per_second);
-    site->recent_per_second += per_second;
-    if (stack->close_stack)
-        site->close_stack = stack_of(reader, stack->close_stack);
-}
-
-static void add_destination(struct reader *reader, const struct ledger_destination *from) {
-    enum {
-        VALID = 2 // ledger_destination.state
-    };
-    if (from->state != VALID || from->stack == LEDGER_NO_STACK)
-        return;
-    struct report_stack *stack = stack_of(reader, from->stack);
-    if (!stack)
-        return;
-    gather_site(reader->report, stack);
-    struct report_destination *destination = gather_destination(reader->report);
-    destination->peer = from->peer;
-    destination->stack = stack;
-    destination->active = from->closed_active;
-    destination->recent_active =
-        count_recent(reader, from->recent_active, &destination->recent_per_second);
-}
-
-static void add_sites(struct reader *reader) {
-    reader->minute_end_ns = end_of_minute_ns(reader);
-    for (uint64_t id = 1; id < reader->counts[LEDGER_STACKS]; id++)
-        if (reader->stacks[id].opened || reader->stacks[id].closed)
-            add_site(reader, (uint32_t)id);
-    for (uint64_t i = 0; i < reader->counts[LEDGER_DESTINATIONS]; i++)
-        add_destination(reader, &reader->destinations[i]);
-}
-
 // ------------------------------------------------------------------------------------------------
 
-static void free_reader(struct reader *reader) {
+static void free_reader(struct ledger_reading *reader) {
     free(reader->fds);
     free(reader->stacks);
     free(reader->frames);
@@ -461,7 +269,7 @@ static void free_reader(struct reader *reader) {
 }
 
 int ledger_reader_add(struct report *report, const struct ledger_source *source) {
-    struct reader reader = {.report = report, .source = source};
+    struct ledger_reading reader = {.report = report, .source = source};
     if (source->bytes < LEDGER_HEADER_BYTES) {
         error_say("%s: not a ledger: %llu bytes are too few for one", source->label,
                   (unsigned long long)source->bytes);
@@ -488,7 +296,7 @@ int ledger_reader_add(struct report *report, const struct ledger_source *source)
     reader.known_stacks = must_allocate(reader.counts[LEDGER_STACKS], sizeof(void *));
     index_fds(&reader);
     add_sockets(&reader);
-    add_sites(&reader);
+    ledger_reading_sites(&reader);
     free_reader(&reader);
     return 0;
 }

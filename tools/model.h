@@ -49,7 +49,7 @@ struct report_frame {
     uint64_t function_offset, module_offset;
     uint32_t line;
     bool inlined; // then function_offset means nothing
-    bool hidden;  // the C library's start-up: not shown in texts
+    bool hidden;  // the C library's start-up, or our library: not shown in texts
 };
 
 // A distinct stack of this report. Equal stacks are the same object, also across processes.
@@ -60,6 +60,7 @@ struct report_stack {
     bool is_cut; // the outermost frames are missing
     uint32_t number;
     struct report_site *site; // what became of the sockets born here; NULL: none were, or not known
+    uint64_t closed_by_children; // copies, left by fork, of sockets born here: at least
 };
 
 // --- call sites ---------------------------------------------------------------------------------
@@ -77,6 +78,7 @@ struct report_site {
     uint64_t lifetimes[LEDGER_LIFETIME_BUCKETS];
     uint64_t lifetime_max_ms;
     uint32_t index;           // for the JSON writer
+    bool is_sampled;          // how they ended was asked of some, and is about right for all
     uint64_t recent_active;   // active closes in the last 60 s of each process
     double recent_per_second; // and their rate
 };
@@ -217,6 +219,7 @@ struct report_process {
     uint64_t created_ns;       // of its ledger, CLOCK_MONOTONIC
     uint64_t epoch_offset_ns;  // CLOCK_REALTIME less CLOCK_MONOTONIC; 0 not known
     uint64_t now_ns;           // the same clock when a live one was looked at; 0 not known
+    uint64_t gone_ns;          // and when it was found to have ended; 0 not known
     const char *boot_id;       // "" not known
     const char *exe;           // never NULL
     const char **cmdline;

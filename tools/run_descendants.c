@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 enum {
@@ -24,6 +25,8 @@ struct seen {
     dev_t exe_device;
     ino_t exe_inode;
     bool is_settled;
+    uint64_t last_look; // that found it running
+    uint64_t gone_ns;   // CLOCK_MONOTONIC, when it was found gone; 0: it was not
 };
 
 struct unwatched {
@@ -36,6 +39,9 @@ struct unwatched {
 struct descendants {
     struct seen *buckets[BUCKETS];
     size_t seen_count;
+    struct seen **running; // as of the last look
+    size_t running_count, running_room;
+    uint64_t looks;
     struct unwatched *unwatched;
     uint32_t unwatched_count;
     uint64_t unnamed; // more than UNWATCHED_MAX
@@ -60,6 +66,7 @@ void descendants_free(struct descendants *list) {
     for (uint32_t i = 0; i < list->unwatched_count; i++)
         free(list->unwatched[i].exe);
     free(list->unwatched);
+    free(list->running);
     free(list);
 }
 
@@ -195,23 +202,36 @@ static bool is_named(const struct descendants *list, pid_t pid, const char *prob
     return false;
 }
 
-static struct seen *seen_of(struct descendants *list, pid_t pid, const struct stat *exe) {
-    struct procfs_status status;
-    if (procfs_status(pid, &status) < 0 || status.state == 'Z')
-        return NULL;
+static struct seen *add_seen(struct descendants *list, pid_t pid, uint64_t start_ticks,
+                             const struct stat *exe) {
     struct seen **bucket = &list->buckets[pid % BUCKETS];
-    for (struct seen *seen = *bucket; seen; seen = seen->next)
-        if (seen->pid == pid && seen->start_ticks == status.start_ticks &&
-            seen->exe_device == exe->st_dev && seen->exe_inode == exe->st_ino)
-            return seen;
     struct seen *seen = must_allocate(1, sizeof *seen);
     *seen = (struct seen){.next = *bucket,
                           .pid = pid,
-                          .start_ticks = status.start_ticks,
+                          .start_ticks = start_ticks,
                           .exe_device = exe->st_dev,
                           .exe_inode = exe->st_ino};
     *bucket = seen;
     list->seen_count++;
+    if (list->running_count == list->running_room) {
+        list->running_room = list->running_room ? 2 * list->running_room : 64;
+        list->running = must_reallocate(list->running, list->running_room, sizeof seen);
+    }
+    list->running[list->running_count++] = seen;
+    return seen;
+}
+
+static struct seen *seen_of(struct descendants *list, pid_t pid, const struct stat *exe) {
+    struct procfs_status status;
+    if (procfs_status(pid, &status) < 0 || status.state == 'Z' || status.state == 'X')
+        return NULL;
+    struct seen *seen = list->buckets[pid % BUCKETS];
+    while (seen && (seen->pid != pid || seen->start_ticks != status.start_ticks || seen->gone_ns ||
+                    seen->exe_device != exe->st_dev || seen->exe_inode != exe->st_ino))
+        seen = seen->next;
+    if (!seen)
+        seen = add_seen(list, pid, status.start_ticks, exe);
+    seen->last_look = list->looks;
     return seen;
 }
 
@@ -240,11 +260,77 @@ static void look_at(void *context, pid_t pid) {
     }
 }
 
+static uint64_t monotonic_ns(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+static void note_gone(struct descendants *list) {
+    uint64_t now_ns = monotonic_ns();
+    size_t kept = 0;
+    for (size_t i = 0; i < list->running_count; i++) {
+        struct seen *seen = list->running[i];
+        if (seen->last_look == list->looks)
+            list->running[kept++] = seen;
+        else
+            seen->gone_ns = now_ns;
+    }
+    list->running_count = kept;
+}
+
 bool descendants_look(void *context) {
     struct descendants *list = context;
     size_t before = list->seen_count;
+    list->looks++;
     walk(getpid(), look_at, list, 0);
+    note_gone(list);
     return list->seen_count != before;
+}
+
+// --- when they ended ----------------------------------------------------------------------------
+
+void descendants_ended(struct descendants *list, pid_t pid) {
+    uint64_t now_ns = monotonic_ns();
+    bool was_running = false;
+    size_t kept = 0;
+    for (size_t i = 0; i < list->running_count; i++) {
+        struct seen *seen = list->running[i];
+        if (seen->pid != pid) {
+            list->running[kept++] = seen;
+            continue;
+        }
+        seen->gone_ns = now_ns;
+        was_running = true;
+    }
+    list->running_count = kept;
+    if (was_running)
+        return;
+    // It was gone before the first look: nothing but its pid is known.
+    struct seen *seen = add_seen(list, pid, 0, &(struct stat){0});
+    list->running_count--;
+    seen->gone_ns = now_ns;
+}
+
+// 0: not known. A process that exec'd is here once for each program.
+static uint64_t gone_ns_of(const struct descendants *list, pid_t pid, uint64_t start_ticks) {
+    uint64_t gone_ns = 0;
+    for (const struct seen *seen = list->buckets[pid % BUCKETS]; seen; seen = seen->next) {
+        if (seen->pid != pid || (seen->start_ticks && seen->start_ticks != start_ticks))
+            continue;
+        if (seen->gone_ns == 0)
+            return 0;
+        gone_ns = seen->gone_ns > gone_ns ? seen->gone_ns : gone_ns;
+    }
+    return gone_ns;
+}
+
+void descendants_report_ends(const struct descendants *list, struct report *report) {
+    for (uint32_t i = 0; i < report->process_count; i++) {
+        struct report_process *process = report->processes[i];
+        if (!process->is_judged && !process->is_observed && process->pid <= INT32_MAX)
+            process->gone_ns = gone_ns_of(list, (pid_t)process->pid, process->start_time_ticks);
+    }
 }
 
 void descendants_report_unwatched(const struct descendants *list, struct report *report) {

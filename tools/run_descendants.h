@@ -28,6 +28,13 @@ void descendants_add_marked(struct descendants *list, pid_t pid, const char *exe
 // Looks at all descendants of this process. Returns whether there was a program not seen before.
 bool descendants_look(void *list);
 
+// The command has ended just now.
+void descendants_ended(struct descendants *list, pid_t pid);
+
+// Tells the processes of a report when they were found to have ended: to the moment for the
+// command, and for the others as of the first look that did not find them.
+void descendants_report_ends(const struct descendants *list, struct report *report);
+
 // Whether any is left. Zombies do not count.
 bool descendants_any(void *list);
 

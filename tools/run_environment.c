@@ -72,9 +72,23 @@ static char *make_loadable(const char *path, const struct run_directory *directo
 // --- options ------------------------------------------------------------------------------------
 
 // The library's table is in preload/base/options.c; a test compares the names.
-static const char *const option_names[] = {
-    "exit_grace_ms", "exitcode", "families", "grace_ms",    "help",      "ledger_dir", "log_path",
-    "max_sockets",   "show",     "signal",   "stack_depth", "verbosity", NULL};
+static const char *const option_names[] = {"exhaustion_interval",
+                                           "exit_grace_ms",
+                                           "exitcode",
+                                           "families",
+                                           "grace_ms",
+                                           "help",
+                                           "leak_after",
+                                           "ledger_dir",
+                                           "log_path",
+                                           "max_close_wait",
+                                           "max_open",
+                                           "max_sockets",
+                                           "show",
+                                           "signal",
+                                           "stack_depth",
+                                           "verbosity",
+                                           NULL};
 
 const char *run_option_problem(const char *option) {
     char name[64];

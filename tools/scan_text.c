@@ -8,7 +8,7 @@
 enum {
     ADDRESS_BYTES = 80,
     DESTINATIONS_MAX = 10,
-    TITLE_MIN = 20,
+    TITLE_MIN = 12,
     SHARE_WARN_PERCENT = 50
 };
 
@@ -40,7 +40,7 @@ static void write_user(uid_t uid, FILE *out) {
     const struct passwd *user = getpwuid(uid);
     char number[16];
     snprintf(number, sizeof number, "%u", (unsigned)uid);
-    fprintf(out, "%-10.10s", user ? user->pw_name : number);
+    fprintf(out, "%-8.8s", user ? user->pw_name : number);
 }
 
 static void write_peers(const struct scan_process *process, const struct scan_look *look,
@@ -60,11 +60,20 @@ static void write_peers(const struct scan_process *process, const struct scan_lo
                 process->peer_count - look->peers_max, color(look, "\033[0m"));
 }
 
+// Without the program's directory where there is no room for all.
+static const char *fitting(const char *title, size_t room) {
+    const char *start = title;
+    for (const char *at = title; strlen(title) > room && *at && *at != ' '; at++)
+        if (*at == '/' && at[1] && at[1] != ' ')
+            start = at + 1;
+    return title[0] == '/' ? start : title;
+}
+
 static void write_process(const struct scan_process *process, const struct scan_look *look,
                           FILE *out) {
     char front[96];
     int front_len = snprintf(front, sizeof front,
-                             "%10" PRIu32 "  %8s  %6" PRIu32 "  %6" PRIu32 "  %6" PRIu32 "  ",
+                             "%10" PRIu32 "  %8s  %8" PRIu32 "  %6" PRIu32 "  %4" PRIu32 "  ",
                              process->socket_count, age(process->oldest_ms), process->eof_read,
                              process->eof_unread, process->data_unread);
     char pid[16] = "-";
@@ -72,11 +81,11 @@ static void write_process(const struct scan_process *process, const struct scan_
         snprintf(pid, sizeof pid, "%d", (int)process->pid);
     fprintf(out, "%s%s%s%7s  ", color(look, "\033[1m"), front, color(look, "\033[0m"), pid);
     write_user(process->uid, out);
-    int used = front_len + 7 + 2 + 10 + 2;
+    int used = front_len + 7 + 2 + 8 + 2;
     int room = look->width == 0                           ? (int)strlen(process->title)
                : (int)look->width - used > (int)TITLE_MIN ? (int)look->width - used
                                                           : TITLE_MIN;
-    fprintf(out, "  %.*s\n", room, process->title);
+    fprintf(out, "  %.*s\n", room, fitting(process->title, (size_t)room));
     write_peers(process, look, out);
 }
 
@@ -84,7 +93,7 @@ static void write_close_wait(const struct scan_result *result, const struct scan
                              FILE *out) {
     if (result->process_count == 0)
         return;
-    fprintf(out, "CLOSE_WAIT    OLDEST  EOF READ  UNREAD  DATA      PID  USER        COMMAND\n");
+    fprintf(out, "CLOSE_WAIT    OLDEST  EOF READ  UNREAD  DATA      PID  USER      COMMAND\n");
     for (uint32_t i = 0; i < result->process_count; i++)
         write_process(&result->processes[i], look, out);
     fputc('\n', out);
@@ -122,21 +131,22 @@ static void write_summary(const struct scan_result *result, FILE *out) {
     if (result->close_wait)
         fprintf(out, " in %" PRIu32 " process%s, the oldest for %s", result->process_count,
                 result->process_count == 1 ? "" : "es", age(result->oldest_ms));
-    fprintf(out, "; %" PRIu32 " in TIME_WAIT", result->time_wait);
+    fprintf(out, "\n%" PRIu32 " in TIME_WAIT", result->time_wait);
     if (result->last_port)
-        fprintf(out, "; ports %u-%u for connections to one destination", result->first_port,
+        fprintf(out, "; local ports for each destination: %u-%u", result->first_port,
                 result->last_port);
     fputc('\n', out);
     if (result->unread_processes)
         fprintf(out,
-                "%" PRIu32 " processes of other users may not be looked at: run as root to know "
+                "%" PRIu32 " process%s of other users may not be looked at: run as root to know "
                 "whose the sockets are\n",
-                result->unread_processes);
+                result->unread_processes, result->unread_processes == 1 ? "" : "es");
     if (result->blind_namespaces)
         fprintf(out,
-                "%" PRIu32 " processes in %" PRIu32 " other network namespaces (containers) were "
+                "%" PRIu32 " process%s in %" PRIu32 " other network namespace%s (containers) "
                 "not looked at: run as root\n",
-                result->blind_processes, result->blind_namespaces);
+                result->blind_processes, result->blind_processes == 1 ? "" : "es",
+                result->blind_namespaces, result->blind_namespaces == 1 ? "" : "s");
 }
 
 void scan_write_text(const struct scan_result *result, const struct scan_look *look, FILE *out) {

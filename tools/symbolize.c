@@ -2,11 +2,10 @@
 #include "debug_lines.h"
 #include "demangle.h"
 #include "errors.h"
+#include "progress.h"
 #include "threads.h"
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
-#include <unistd.h>
 
 // A distinct address, and what is there.
 struct place {
@@ -128,35 +127,6 @@ static void fill_common(struct place *place) {
     }
 }
 
-// --- progress -----------------------------------------------------------------------------------
-
-struct progress {
-    bool is_wanted, is_shown;
-    struct timespec start;
-    int percent;
-};
-
-static void show_progress(struct progress *progress, size_t done, size_t all) {
-    struct timespec now;
-    if (!progress->is_wanted)
-        return;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    double seconds = (double)(now.tv_sec - progress->start.tv_sec) +
-                     (double)(now.tv_nsec - progress->start.tv_nsec) / 1e9;
-    int percent = (int)(100 * done / all);
-    if (seconds < 1 || percent == progress->percent)
-        return;
-    progress->percent = percent;
-    progress->is_shown = true;
-    fprintf(stderr, "\rsockleak: reading symbols: %d %%", percent);
-    fflush(stderr);
-}
-
-static void end_progress(const struct progress *progress) {
-    if (progress->is_shown)
-        fputs("\r\033[K", stderr);
-}
-
 // --- all of them --------------------------------------------------------------------------------
 
 static void name_places(struct report *report, struct places *places, struct progress *progress) {
@@ -175,7 +145,7 @@ static void name_places(struct report *report, struct places *places, struct pro
         else
             name_module_less(report, place);
         fill_common(place);
-        show_progress(progress, i, places->count);
+        progress_set(progress, i + 1, places->count);
     }
     debug_lines_close(lines);
     module_file_close(&file);
@@ -200,7 +170,12 @@ static bool is_c_library(const struct report_frame *frame) {
 
 // The same rule as the library's (is_outermost in preload/report/report.c): from the first frame on
 // behind which there is only the C library, or _start.
-void symbolize_hide_start_up(struct report_stack *stack) {
+static bool is_ours(const struct report_frame *frame) {
+    const char *name = frame->module ? strrchr(frame->module, '/') : NULL;
+    return name && strcmp(name, "/libsockleak.so") == 0;
+}
+
+void symbolize_hide_frames(struct report_stack *stack) {
     uint32_t first = stack->frame_count;
     bool only_libc = true;
     for (uint32_t i = stack->frame_count; i-- > 0 && only_libc;) {
@@ -217,6 +192,9 @@ void symbolize_hide_start_up(struct report_stack *stack) {
     // A stack of nothing else is shown: better than none.
     for (uint32_t i = first ? first : stack->frame_count; i < stack->frame_count; i++)
         stack->frames[i].hidden = true;
+    // Of a thread in a call, the hook that it goes through.
+    for (uint32_t i = 0; i < stack->frame_count; i++)
+        stack->frames[i].hidden |= is_ours(&stack->frames[i]);
 }
 
 // ------------------------------------------------------------------------------------------------
@@ -236,7 +214,7 @@ static void fill_stack(struct report *report, struct report_stack *stack,
     for (uint32_t i = 0; i < stack->address_count; i++)
         for (uint32_t k = 0; k < found[i]->count; k++)
             stack->frames[at++] = found[i]->frames[k];
-    symbolize_hide_start_up(stack);
+    symbolize_hide_frames(stack);
 }
 
 static void note_problems(struct report *report) {
@@ -248,14 +226,13 @@ static void note_problems(struct report *report) {
 void symbolize_report(struct report *report, bool wants_progress) {
     struct places places = {0};
     bool *seen = must_allocate(report->stack_count, sizeof *seen);
-    struct progress progress = {.is_wanted = wants_progress && isatty(STDERR_FILENO)};
-    clock_gettime(CLOCK_MONOTONIC, &progress.start);
+    struct progress *progress = wants_progress ? progress_start("reading symbols") : NULL;
     collect(&places, report, seen);
-    name_places(report, &places, &progress);
+    name_places(report, &places, progress);
     for (uint32_t i = 0; i < report->stack_count; i++)
         if (seen[i])
             fill_stack(report, report->stacks[i], &places);
-    end_progress(&progress);
+    progress_end(progress);
     note_problems(report);
     free(places.list);
     free(seen);

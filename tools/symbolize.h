@@ -8,7 +8,8 @@
 // stderr when it takes longer than a second and stderr is a terminal.
 void symbolize_report(struct report *report, bool progress);
 
-// Marks the frames by which the C library started the program or the thread as hidden.
-void symbolize_hide_start_up(struct report_stack *stack);
+// Marks as hidden the frames by which the C library started the program or the thread, and those of
+// our library.
+void symbolize_hide_frames(struct report_stack *stack);
 
 #endif

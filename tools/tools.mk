@@ -11,9 +11,9 @@ TOOLS_SHARED := preload/base/format.c preload/base/program.c \
 
 # --- layer by layer: each uses only those above it ------------------------------------------------
 
-TOOLS_BASE := errors arena utf8 suggest regular_file
+TOOLS_BASE := errors arena utf8 suggest regular_file progress
 TOOLS_SYSTEM := procfs diag elf_facts remote thread_calls thread_registers_$(ARCH)
-TOOLS_MODEL := model questions ledger_reader json_reader json_sites_reader sources observe live
+TOOLS_MODEL := model questions ledger_reader ledger_stacks_reader json_values json_reader json_sites_reader sources observe live
 TOOLS_SYMBOLS := demangle module_file debug_lines symbolize
 TOOLS_JUDGE := judge causes holders explain group sites time_wait suppress baseline finish
 TOOLS_FORMATS := format text_lines format_text format_sites format_time_wait format_explain \

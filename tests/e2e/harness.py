@@ -556,7 +556,7 @@ UNKNOWN = re.compile(r"  origin unknown: ")
 WHY = re.compile(r"  why: (\S.*)$")
 FRAME = re.compile(r"    #(\d+) (?:\?\?|(\S.*?)\+0x[0-9a-f]+) +(?:(\S.*?) \(\+0x[0-9a-f]+\)|"
                    r"0x[0-9a-f]+ \(in no file.*)$")
-SOCKET = re.compile(r"  fd (\d+)(?:,\d+)*(?: \(and \d+ more\))? +(?:(\S+) (<-|->) (\S+)|unix)"
+SOCKET = re.compile(r"  fd (\d+)(?:,\d+)*(?: \(and \d+ more\))? +(?:(\S+) (<-|->|-) (\S+)|unix)"
                     r"   \S.*$")
 MORE = re.compile(r"  \.\.\. and (\d+) more$")
 SUMMARY = re.compile(

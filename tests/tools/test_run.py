@@ -400,6 +400,37 @@ exit 5
         ])
         self.assertEqual(document["summary"]["leaks"], 5)
 
+    KILLED = """
+import os, socket, sys, time
+l = socket.create_server(("127.0.0.1", 0))
+c = socket.create_connection(l.getsockname())
+s, peer = l.accept()
+time.sleep(0.4)
+c.close()
+s.recv(1)
+time.sleep(float(sys.argv[1]))
+print("%s:%d" % peer, flush=True)
+os.kill(os.getpid(), 9)
+"""
+
+    def test_when_a_process_was_killed_is_known(self):
+        """Of the command, and of a process that the shell waits for."""
+        for script in (f"exec {PYTHON} %s 0.6", f"{PYTHON} %s 0.6; true"):
+            done, document = self.run_json("sh", "-c", script % self.write("killed.py", self.KILLED))
+            (process,) = document["processes"]
+            self.assertEqual((process["ended"], findings(document)), ("killed", [("eof-ignored", 1)]))
+            (socket,) = process["findings"][0]["sockets"]
+            self.assertGreaterEqual(socket["open_ms"], 1000)
+            self.assertLess(socket["open_ms"], 1600)  # a look, on a busy machine
+            (eof,) = [event for event in socket["teardown"] if event["what"] == "eof-read"]
+            self.assertGreaterEqual(eof["at_ms_ago"], 600)
+            self.assertLess(eof["at_ms_ago"], 1200)
+            self.assertEqual(socket["peer"], done.stdout.strip())
+
+    def test_what_was_killed_at_once_leaked_too(self):
+        done, document = self.run_json(PYTHON, self.write("killed.py", self.KILLED), "0")
+        self.assertEqual((findings(document), done.returncode), ([("eof-ignored", 1)], 23))
+
     def test_it_does_not_wait_for_a_daemon(self):
         begin = time.monotonic()
         done = sockleak("run", "sh", "-c", "setsid sleep 20 >/dev/null 2>&1 & echo $!")

@@ -99,6 +99,9 @@ class Examples(harness.TestCase):
         (guilty,) = [p for p in document["processes"] if p["findings"]]
         self.assertEqual({p["ppid"] for p in document["processes"] if p is not guilty}, {guilty["pid"]})
         self.assertEqual(len(document["processes"]), 5)  # itself, the clients, three children
+        (finding,) = guilty["findings"]
+        self.assertEqual(finding["cause"], "inherited")
+        self.assertIn("close it after fork", finding["cause_text"])
 
 
 def add_tests():

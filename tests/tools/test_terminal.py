@@ -13,16 +13,17 @@ import harness
 from harness import SOCKLEAK, sockleak
 
 ESCAPE = "\033["
-# Each question for the time finds it STEP_S later: names of a few frames take long, or no time.
-CLOCK = r"""
+# Debug information of one file that takes WAIT_MS to be read.
+SLOW = r"""
+#include <dlfcn.h>
+#include <elfutils/libdwfl.h>
 #include <time.h>
-int clock_gettime(clockid_t clock, struct timespec *out) {
-    static double now_s = 1000;
-    (void)clock;
-    now_s += STEP_S;
-    out->tv_sec = (time_t)now_s;
-    out->tv_nsec = (long)((now_s - (double)out->tv_sec) * 1e9);
-    return 0;
+Dwarf *dwfl_module_getdwarf(Dwfl_Module *module, Dwarf_Addr *bias) {
+    Dwarf *(*real)(Dwfl_Module *, Dwarf_Addr *) =
+        (Dwarf *(*)(Dwfl_Module *, Dwarf_Addr *))dlsym(RTLD_NEXT, "dwfl_module_getdwarf");
+    struct timespec pause = {WAIT_MS / 1000, WAIT_MS % 1000 * 1000000};
+    nanosleep(&pause, NULL);
+    return real(module, bias);
 }
 """
 LONG = r"""
@@ -142,21 +143,29 @@ class Terminal(harness.TestCase):
             if columns == 100:  # wide enough for stacks, and nothing but line breaks differs
                 self.assertEqual(words_of(text), words_of(whole))
 
-    def clock(self, step_s):
-        return self.compile(f"clock{step_s}.so", CLOCK, "-shared", "-fPIC", f"-DSTEP_S={step_s}")
+    def test_call_sites_on_a_narrow_terminal_are_words(self):
+        text = self.on_terminal("--color=never", "--sites", columns=80)
+        self.assertRegex(text, r"(?m)^==\d+==     \d+ opened, \d+ leaked(, [1-9]\d* \w+)*(; median .*)?$")
+        self.assertNotIn("opened at", text)
+        self.assertIn("opened at", self.on_terminal("--color=never", "--sites", columns=130))
+
+    def slow(self, wait_ms):
+        return self.compile(f"slow{wait_ms}.so", SLOW, "-shared", "-fPIC", "-D_GNU_SOURCE", f"-DWAIT_MS={wait_ms}")
 
     @unittest.skipIf(harness.is_sanitized(), "a sanitized build")
     def test_progress_is_shown_after_a_second_and_wiped_away(self):
-        slow = self.on_terminal("--color=never", LD_PRELOAD=self.clock(0.4))
-        self.assertRegex(slow, r"^(\rsockleak: reading symbols: \d+ %)+\r\033\[K==\d+==")
+        """Also while one file takes all the time."""
+        slow = self.on_terminal("--color=never", LD_PRELOAD=self.slow(1700))
+        self.assertRegex(slow, r"^(\rsockleak: reading symbols: \d+ % \(\d+ s\)){2,}\r\033\[K==\d+==")
         percents = [int(p) for p in re.findall(r"(\d+) %", slow)]
-        self.assertEqual(percents, sorted(set(percents)))
-        self.assertGreater(percents[0], 0)  # the first second was silent
-        self.assertNotIn("reading symbols", self.on_terminal("--color=never", LD_PRELOAD=self.clock(0.001)))
+        self.assertEqual(percents, sorted(percents))
+        seconds = [int(s) for s in re.findall(r"\((\d+) s\)", slow)]
+        self.assertEqual(seconds[0], 1)  # the first second was silent
+        self.assertNotIn("reading symbols", self.on_terminal("--color=never", LD_PRELOAD=self.slow(0)))
 
     @unittest.skipIf(harness.is_sanitized(), "a sanitized build")
     def test_no_progress_where_nobody_looks(self):
-        done = sockleak("report", self.ledgers, env=harness.clean_environment(LD_PRELOAD=self.clock(0.4)))
+        done = sockleak("report", self.ledgers, env=harness.clean_environment(LD_PRELOAD=self.slow(1700)))
         self.assertEqual((done.returncode, done.stderr), (0, ""))
 
 

@@ -9,7 +9,12 @@ import time
 import unittest
 
 import harness
-from harness import PYTHON, SOCKLEAK, sockleak, wait_until
+from harness import PYTHON, ROOT, SOCKLEAK, sockleak, wait_until
+
+try:
+    import jsonschema
+except ImportError:
+    jsonschema = None
 
 # A worker that leaks one connection and waits in recv for another, a poller in epoll_wait, and main in
 # read. Prints "leaked fd, waiting fd"; for each line on stdin, the worker is sent a byte and prints what
@@ -182,6 +187,18 @@ class C(Case):
         self.assertRegex(text, rf"opened, and read end of stream on, fd {self.fds[0]}: CLOSE_WAIT, eof-ignored")
         self.assertRegex(text, r"wait_for_answer at \S*program.c:\d+")
         self.assertLess(text.index("the worker"), text.index("the poller"))
+        self.assertNotIn("preload/hooks", text)  # the hook that recv goes through
+        self.assertNotIn("libsockleak.so", text)
+
+    @unittest.skipIf(jsonschema is None, "python3-jsonschema is not installed")
+    def test_the_schema_knows_threads(self):
+        schema = json.loads(harness.read(os.path.join(ROOT, "tools", "sockleak-report.schema.json")))
+        self.assertIn("thread", schema["$defs"])
+        process = self.serve("-O2")
+        time.sleep(1.1)  # a leak, with its thread
+        document = json.loads(sockleak("dump", "--threads", "--format=json", process.pid).stdout)
+        self.assertEqual(list(jsonschema.Draft202012Validator(schema).iter_errors(document)), [])
+        self.assertTrue(any(thread["leaked"] for thread in document["processes"][0]["threads"]))
 
     def test_a_process_that_was_not_preloaded(self):
         process = self.serve("-O2", preload=False)

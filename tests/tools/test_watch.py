@@ -229,6 +229,14 @@ class Run(Case):
                 self.assertEqual(done.returncode, 2)
                 self.assert_one_line(done.stderr, f"{option} {value}: is not a time")
 
+    def test_late_sockets_are_reported_by_one_of_us_only(self):
+        done = sockleak("run", "--leak-after=1s", "--option", "leak_after=1", "true")
+        self.assertEqual(done.returncode, 2)
+        self.assert_one_line(done.stderr, "--leak-after and --option leak_after would both report")
+        done = sockleak("run", "--leak-after=1s", "sh", "-c", "echo $SOCKLEAK_OPTIONS",
+                        env=harness.clean_environment(SOCKLEAK_OPTIONS="leak_after=1"))
+        self.assertRegex(done.stdout, r"leak_after=0:ledger_dir")  # the last one holds
+
 
 class Memory(Case):
     @unittest.skipUnless(harness.valgrind_can_run(), "no valgrind, or a sanitized build")

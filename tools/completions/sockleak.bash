@@ -13,7 +13,8 @@ _sockleak_values() { # the values of an option; status 1 where any file may be o
     *:--fail-on) echo "close-wait dead all none" ;;
     *:--signal) echo "USR1 USR2 ALRM URG WINCH IO PWR none" ;;
     *:--option)
-        echo "exit_grace_ms= exitcode= families= grace_ms= log_path= max_sockets= show= stack_depth= verbosity="
+        echo "exhaustion_interval= exit_grace_ms= exitcode= families= grace_ms= leak_after= log_path=
+            max_close_wait= max_open= max_sockets= show= signal= stack_depth= verbosity="
         ;;
     *:--output | *:-o | *:--suppressions | *:--baseline | *:--ledger-dir) return 1 ;;
     *) echo ;;
