@@ -120,6 +120,12 @@ def sockleak(*arguments, env=None, **options):
     )
 
 
+def may_make_mounts():
+    """In a mount namespace of one's own: root may, but not below a chroot, nor in every container."""
+    return bool(os.geteuid() == 0 and shutil.which("unshare") and subprocess.run(
+        ["unshare", "-m", "true"], stderr=subprocess.DEVNULL, check=False).returncode == 0)
+
+
 class TestCase(unittest.TestCase):
     """A test with a directory of its own, whose processes do not outlive it."""
 
