@@ -59,7 +59,7 @@ print("time-wait", len(in_kernel.splitlines()), "failed", failed, flush=True)
 def can_unshare():
     if not shutil.which("unshare") or not shutil.which("ip") or not shutil.which("ss"):
         return False
-    return subprocess.run(["unshare", "-n", "true"], capture_output=True, check=False).returncode == 0
+    return subprocess.run(["unshare", "-n", "--mount-proc", "-p", "-f", "true"], capture_output=True, check=False).returncode == 0
 
 
 @unittest.skipUnless(can_unshare(), "no right to make a network namespace, or no unshare, ip or ss")
