@@ -1,6 +1,7 @@
 #include "base/clock.h"
 #include "base/sys.h"
 #include <dlfcn.h>
+#include <errno.h>
 #include <time.h>
 
 static int clock_by_system_call(clockid_t clock, struct timespec *out) {
@@ -10,10 +11,10 @@ static int clock_by_system_call(clockid_t clock, struct timespec *out) {
 static int (*clock_read)(clockid_t, struct timespec *) = clock_by_system_call;
 
 void clock_init(void) {
+    int saved_errno = errno;
     void *libc = dlopen("libc.so.6", RTLD_LAZY | RTLD_NOLOAD);
-    if (!libc)
-        return;
-    void *found = dlsym(libc, "clock_gettime");
+    void *found = libc ? dlsym(libc, "clock_gettime") : NULL;
+    errno = saved_errno;
     if (found)
         clock_read = (int (*)(clockid_t, struct timespec *))found;
     // The reference is kept: libc stays anyway, and dlclose is one of our hooks.

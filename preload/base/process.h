@@ -1,8 +1,9 @@
-// What /proc tells about this process. Each function opens, reads and closes; where /proc is not
-// mounted the answer is empty or 0. Raw system calls: signal-safe.
+// What the kernel and libc tell about this process. What opens a file of /proc reads and closes it;
+// where /proc is not mounted the answer is empty or 0. Raw system calls: signal-safe.
 #ifndef SOCKLEAK_BASE_PROCESS_H
 #define SOCKLEAK_BASE_PROCESS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -15,6 +16,14 @@ uint64_t process_start_time_ticks(void);
 
 // The executable's path, NUL-terminated; "" where it is not known.
 void process_exe(char *out, size_t size_bytes);
+
+// glibc 2.32. Weak, so that the library also loads with an older one.
+extern char __libc_single_threaded __attribute__((weak));
+
+// True where no second thread was ever started; false also where libc does not tell.
+static inline bool process_is_single_threaded(void) {
+    return &__libc_single_threaded && __libc_single_threaded;
+}
 
 // 1 where the thread still exists in this process, 0 where it is gone.
 int process_has_thread(uint32_t tid);

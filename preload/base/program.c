@@ -1,4 +1,5 @@
 #include "base/program.h"
+#include "base/format.h"
 #include "base/sys.h"
 #include <elf.h>
 #include <errno.h>
@@ -162,12 +163,10 @@ static void copy_name(const char *path, struct program *out) {
 }
 
 static void name_file(int fd, const char *path, struct program *out) {
-    char link[32] = "/proc/self/fd/";
-    size_t at = strlen(link), digits = 1;
-    for (int rest = fd; rest >= 10; rest /= 10)
-        digits++;
-    for (size_t i = digits; i-- > 0; fd /= 10)
-        link[at + i] = (char)('0' + fd % 10);
+    char link[32];
+    struct text_buffer name = text_buffer(link, sizeof link);
+    text_string(&name, "/proc/self/fd/");
+    text_decimal(&name, (uint64_t)fd);
     long len = sys_readlinkat(AT_FDCWD, link, out->exe, sizeof out->exe - 1);
     if (len > 0)
         out->exe[len] = '\0';

@@ -5,7 +5,6 @@
 #include "ledger/backing.h"
 #include "ledger/sites.h"
 #include <errno.h>
-#include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -327,14 +326,8 @@ static int adopt(const struct image *image) {
 }
 
 // While memory is exchanged no handler of the program may run: it could enter our hooks.
-static uint64_t set_signal_mask(uint64_t mask) {
-    uint64_t before = 0;
-    sys_call(SYS_rt_sigprocmask, SIG_SETMASK, (long)&mask, (long)&before, sizeof mask, 0, 0);
-    return before;
-}
-
 static int leave_parents_file(void) {
-    uint64_t mask = set_signal_mask(~0ull);
+    uint64_t mask = sys_set_signal_mask(~0ull);
     struct image *image = prepared ? prepared : take_image(); // _Fork and clone run no handlers
     prepared = NULL;
     int error = image ? adopt(image) : -ENOMEM;
@@ -345,22 +338,15 @@ static int leave_parents_file(void) {
         __atomic_store_n(&creation_failed, true, __ATOMIC_RELAXED);
         sockleak_ledger_locator.address = 0;
     }
-    set_signal_mask(mask);
+    sys_set_signal_mask(mask);
     return error;
 }
-
-// glibc 2.32: whether no second thread was ever started. Weak, as an older one lacks it.
-extern char __libc_single_threaded __attribute__((weak));
 
 // That a process which forked had threads: for its children, should libc tell them otherwise.
 static bool had_threads;
 
-static bool is_single_threaded(void) {
-    return &__libc_single_threaded && __libc_single_threaded;
-}
-
 void ledger_prepare_fork(void) {
-    if (!is_single_threaded())
+    if (!process_is_single_threaded())
         __atomic_store_n(&had_threads, true, __ATOMIC_RELAXED);
     ledger_note_fork(); // in front of the fork, and of the copy: the child counts on from there
     ledger_fork_done_in_parent(); // a signal handler that forks between the two: the later one
@@ -376,22 +362,17 @@ void ledger_fork_done_in_parent(void) {
         drop(image);
 }
 
-static uint64_t open_sockets(const struct ledger_counters *counters) {
-    return counters->inherited + counters->born + counters->found - counters->closed -
-           counters->closed_unseen;
-}
-
 // A fork copies the memory at one moment, but not the work of other threads: a record that one of
 // them holds, takes or frees at that moment is nobody's here. Nor is it the moment at which the
 // descriptors are copied: those come first (copy_files and copy_mm of copy_process, kernel/fork.c).
 static uint64_t correct_records(void) {
-    uint64_t inherited = open_sockets(&ledger.header->counters);
+    uint64_t inherited = ledger_open_sockets();
     if (!backing.is_file && !__atomic_load_n(&had_threads, __ATOMIC_RELAXED) &&
-        is_single_threaded())
+        process_is_single_threaded())
         return inherited; // of one thread: nothing can be wrong, and nothing needs to be looked at
-    uint64_t mask = set_signal_mask(~0ull);
+    uint64_t mask = sys_set_signal_mask(~0ull);
     ledger_records_rebuild(&inherited); // where it cannot, nothing is better known
-    set_signal_mask(mask);
+    sys_set_signal_mask(mask);
     return inherited;
 }
 

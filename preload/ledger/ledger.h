@@ -133,12 +133,18 @@ int ledger_fd_swap(int fd, uint32_t number, uint32_t *was);
 // false where it was not.
 bool ledger_fd_restore(int fd, uint32_t number);
 
-// Takes a record off an fd's place if it is what stands there, with its reference, for the caller
-// to release. Returns false where something else does.
-bool ledger_fd_remove(int fd, uint32_t number);
+// Puts `to` in an fd's place if `from` is what stands there; 0 is nothing. Passes the reference of
+// `to`, and that of `from` to the caller. Returns false where something else stands there.
+bool ledger_fd_replace(int fd, uint32_t from, uint32_t to);
 
 // The highest fd that was ever in the table, plus 1.
 int ledger_fd_limit(void);
+
+// How many sockets with a record are open.
+static inline uint64_t ledger_open_sockets(void) {
+    const struct ledger_counters *c = &ledger.header->counters;
+    return c->inherited + c->born + c->found - c->closed - c->closed_unseen;
+}
 
 static inline void ledger_count(uint64_t *counter) {
     __atomic_fetch_add(counter, 1, __ATOMIC_RELAXED);

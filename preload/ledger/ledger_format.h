@@ -304,7 +304,6 @@ enum ledger_ended {
     ENDED_QUICK_EXIT,
     ENDED_UNDERSCORE_EXIT,
     ENDED_SIGNAL,
-    ENDED_EXEC, // another image took its place, or is about to: see exec_ns
 };
 
 // The kinds of exhaustion that make a report of their own: see report/exhaustion.h.

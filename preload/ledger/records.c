@@ -148,9 +148,9 @@ bool ledger_fd_restore(int fd, uint32_t number) {
                                        __ATOMIC_RELAXED);
 }
 
-bool ledger_fd_remove(int fd, uint32_t number) {
-    return ledger_fd(fd) == number &&
-           __atomic_compare_exchange_n(&ledger.fds[fd], &number, 0, false, __ATOMIC_ACQ_REL,
+bool ledger_fd_replace(int fd, uint32_t from, uint32_t to) {
+    return ledger_fd(fd) == from &&
+           __atomic_compare_exchange_n(&ledger.fds[fd], &from, to, false, __ATOMIC_ACQ_REL,
                                        __ATOMIC_RELAXED);
 }
 

@@ -5,13 +5,8 @@
 #include "track/stacks.h"
 #include <errno.h>
 #include <linux/tcp.h>
-#include <netinet/in.h>
 #include <string.h>
 #include <sys/socket.h>
-
-#ifndef IPPROTO_MPTCP
-#define IPPROTO_MPTCP 262
-#endif
 
 enum {
     // tcpi_last_* count in the kernel's ticks of up to 10 ms (CONFIG_HZ=100): less is no waiting.

@@ -7,6 +7,11 @@
 #define SOCKLEAK_TRACK_ENDINGS_H
 
 #include "ledger/ledger.h"
+#include <netinet/in.h>
+
+#ifndef IPPROTO_MPTCP
+#define IPPROTO_MPTCP 262
+#endif
 
 // Before the close of `fd`, which is off the table already, and whose reference the caller holds.
 // One getsockopt, for a TCP connection of which it is not known otherwise; none where another fd

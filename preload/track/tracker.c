@@ -2,13 +2,13 @@
 #include "base/clock.h"
 #include "base/guard.h"
 #include "base/options.h"
+#include "base/process.h"
 #include "base/sys.h"
 #include "ledger/sites.h"
 #include "track/endings.h"
 #include "track/stacks.h"
 #include "track/unwinder.h"
 #include <errno.h>
-#include <linux/tcp.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <string.h>
@@ -20,9 +20,6 @@ static void tell_activity(void) {
     if (UNLIKELY(tracker_on_activity != NULL))
         tracker_on_activity();
 }
-
-// glibc 2.32: whether no second thread was ever started. Weak, as an older one lacks it.
-extern char __libc_single_threaded __attribute__((weak));
 
 // gettid is a system call, and a thread has one number for life (a forked child's is reset).
 static THREAD_LOCAL uint32_t own_tid;
@@ -66,7 +63,7 @@ static bool begin(void) {
 void tracker_before_new_root(void) {
     // In the child of a fork the loader's lock may be another thread's, who is not in it. Without
     // libunwind stacks are one frame deep, and the report says so.
-    if (begin() && &__libc_single_threaded && __libc_single_threaded)
+    if (begin() && process_is_single_threaded())
         unwinder_ready();
 }
 
@@ -95,16 +92,11 @@ static bool is_overtaken(int fd, uint64_t entered_inode, bool is_adopted, uint32
     return inode && ledger_record(was)->inode == inode && (entered_inode != inode || is_adopted);
 }
 
-// Undoes the entry of `number`, unless another thread has changed it again: then what stood there
-// before is over, too. Returns what has no place, with its reference.
+// Undoes the entry of `number`, at one stroke: were the place empty between, another thread could
+// adopt the socket there. Returns what has no place, with its reference; where another thread has
+// taken `number` off already, it releases that, and what stood there before is over, too.
 static uint32_t put_back(int fd, uint32_t number, uint32_t was) {
-    if (!ledger_fd_remove(fd, number))
-        return was; // who took `number` off releases it
-    if (ledger_fd_restore(fd, was))
-        return number;
-    if (number)
-        ledger_release_vanished(number);
-    return was;
+    return ledger_fd_replace(fd, number, was) ? number : was;
 }
 
 // Enters a record for `fd`, passing on its reference. What stood there was closed behind our back;
@@ -232,9 +224,10 @@ void tracker_connected(int fd, const struct sockaddr *peer, socklen_t peer_bytes
         __atomic_fetch_and(&record->flags, (uint16_t)~RECORD_CONNECTING, __ATOMIC_RELEASE);
         record->process = ledger.header->process;
     } else if (error == 0 || error == EINPROGRESS || error == EINTR) {
-        record->eof_ns = record->error_ns = record->fin_ns = 0;
-        record->eof_stack = record->error_stack = LEDGER_NO_STACK;
+        record->eof_ns = record->error_ns = record->fin_ns = record->shutdown_ns = 0;
+        record->eof_stack = record->error_stack = record->shutdown_stack = LEDGER_NO_STACK;
         record->eof_call = record->error_call = CALL_UNKNOWN;
+        record->eof_tid = 0;
         record->error = 0;
         record->process = ledger.header->process;
         record->flags = disconnected ? 0 : error == 0 ? RECORD_CONNECTED : RECORD_CONNECTING;
@@ -285,7 +278,9 @@ static void note_addresses(struct ledger_record *record, int fd) {
         return;
     if (sys_call(SYS_getsockname, fd, (long)&address, (long)&bytes, 0, 0, 0) == 0)
         tracker_copy_address(&record->local, (struct sockaddr *)&address, bytes);
-    bytes = record->family == AF_INET ? sizeof(struct sockaddr_in) : sizeof address;
+    // An adopted or received record has no family, and SO_PEERNAME refuses room for more than it
+    // is.
+    bytes = address.sin6_family == AF_INET ? sizeof(struct sockaddr_in) : sizeof address;
     if (sys_getsockopt(fd, SOL_SOCKET, SO_PEERNAME, &address, &bytes) == 0)
         tracker_copy_address(&record->peer, (struct sockaddr *)&address, bytes);
 }

@@ -56,10 +56,12 @@ void tracker_connected(int fd, const struct sockaddr *peer, socklen_t peer_bytes
 
 // A read of length > 0 returned 0. Decides whether that is an end of stream: one getsockopt for a
 // TCP socket, one ppoll for another or whose type is not known, one fstat for an fd not seen
-// before.
+// before. Where the ledger is a file, also one getsockname and one getsockopt, for the addresses:
+// a process that is killed can tell them no more.
 void tracker_read_nothing(int fd, enum ledger_call call, const void *caller);
 
-// A read failed with `error`.
+// A read failed with `error`. For the addresses as above, the first time that the error is one of
+// the connection's; one getsockopt where the type is not known.
 void tracker_read_failed(int fd, enum ledger_call call, int error, const void *caller);
 
 // Before and after shutdown(2). One getsockopt before the first that sends our FIN. `how` is
