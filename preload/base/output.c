@@ -77,11 +77,7 @@ static uint64_t pending(void) {
 }
 
 static void block_signals(struct output *out) {
-    // A crash of ours must stay a crash: synchronous signals are left alone.
-    uint64_t all = ~(1ull << (SIGSEGV - 1) | 1ull << (SIGBUS - 1) | 1ull << (SIGFPE - 1) |
-                     1ull << (SIGILL - 1) | 1ull << (SIGTRAP - 1) | 1ull << (SIGABRT - 1));
-    sys_call(SYS_rt_sigprocmask, SIG_BLOCK, (long)&all, (long)&out->blocked_signals,
-             SIGNAL_SET_BYTES, 0, 0);
+    out->blocked_signals = sys_block_signals();
     out->pending_signals = pending();
 }
 
@@ -91,8 +87,7 @@ static void restore_signals(const struct output *out) {
     while (ours && sys_call(SYS_rt_sigtimedwait, (long)&ours, 0, (long)&at_once, SIGNAL_SET_BYTES,
                             0, 0) > 0)
         ;
-    sys_call(SYS_rt_sigprocmask, SIG_SETMASK, (long)&out->blocked_signals, 0, SIGNAL_SET_BYTES, 0,
-             0);
+    sys_set_signal_mask(out->blocked_signals);
 }
 
 // --- the log ------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@
 #ifndef SOCKLEAK_BASE_SYS_H
 #define SOCKLEAK_BASE_SYS_H
 
+#include <signal.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/stat.h>
@@ -108,6 +109,27 @@ static inline int sys_gettid(void) {
 
 static inline int sys_getsockopt(int fd, int level, int name, void *out, unsigned *len_bytes) {
     return (int)sys_call(SYS_getsockopt, fd, level, name, (long)out, (long)len_bytes, 0);
+}
+
+// Signal masks of the calling thread, as the kernel has them: bit 0 is signal 1. Each returns the
+// mask that was in force before.
+static inline uint64_t sys_change_signal_mask(int how, uint64_t mask) {
+    uint64_t before = 0;
+    sys_call(SYS_rt_sigprocmask, how, (long)&mask, (long)&before, sizeof mask, 0, 0);
+    return before;
+}
+
+static inline uint64_t sys_set_signal_mask(uint64_t mask) {
+    return sys_change_signal_mask(SIG_SETMASK, mask);
+}
+
+// All that somebody can send. A crash of ours must stay a crash; and a SIGSYS that is blocked
+// kills, where the program would handle it: seccomp(2), SECCOMP_RET_TRAP.
+static inline uint64_t sys_block_signals(void) {
+    const uint64_t synchronous =
+        1ull << (SIGSEGV - 1) | 1ull << (SIGBUS - 1) | 1ull << (SIGFPE - 1) | 1ull << (SIGILL - 1) |
+        1ull << (SIGTRAP - 1) | 1ull << (SIGABRT - 1) | 1ull << (SIGSYS - 1);
+    return sys_change_signal_mask(SIG_BLOCK, ~synchronous);
 }
 
 static inline void sys_sleep_ms(long ms) {

@@ -16,7 +16,6 @@ struct cause_facts {
     uint32_t grace_ms;                     // of the verdict: what is younger is not called stuck
     const struct ledger_record *waited_on; // the one that snapshot.thread_fd_record names
     const struct ledger_stack *site;       // the birth stack's counters
-    uint64_t count;                        // sockets of the finding; for the sentence only
     uint64_t closed_by_children; // copies, left to forked children, of sockets of the birth stack
     bool is_left_by_exec;        // an earlier image of the process opened it, without FD_CLOEXEC
 };

@@ -71,7 +71,9 @@ static bool has_address_for(const struct sockaddr *peer, socklen_t bytes) {
     struct sockaddr_in6 copy = {0};
     if (bytes < sizeof(struct sockaddr_in))
         return false;
-    memcpy(&copy, peer, bytes < sizeof copy ? bytes : sizeof copy);
+    if (bytes > sizeof copy)
+        bytes = sizeof copy;
+    memcpy(&copy, peer, bytes);
     if (copy.sin6_family != AF_INET && copy.sin6_family != AF_INET6)
         return false;
     int fd = (int)sys_call(SYS_socket, copy.sin6_family, SOCK_DGRAM | SOCK_CLOEXEC, 0, 0, 0, 0);
@@ -134,11 +136,6 @@ void exhaustion_failed(int error, const struct sockaddr *peer, socklen_t peer_by
 
 // --- thresholds ---------------------------------------------------------------------------------
 
-static uint64_t open_sockets(void) {
-    const struct ledger_counters *c = &ledger.header->counters;
-    return c->inherited + c->born + c->found - c->closed - c->closed_unseen;
-}
-
 // For how long the socket has been in CLOSE_WAIT; 0 where it is not. One getsockopt where no end of
 // stream was read: what was read and not closed is there still, or was reset.
 static uint64_t close_wait_ns(const struct ledger_record *record, int fd, uint64_t now) {
@@ -189,7 +186,7 @@ static bool is_next_second(uint64_t now) {
 }
 
 static void look(void) {
-    uint64_t sockets = open_sockets(), now = clock_now_ns();
+    uint64_t sockets = ledger_open_sockets(), now = clock_now_ns();
     if (options.max_open && sockets >= options.max_open)
         report(&(struct exhaustion){.kind = EXHAUSTED_MAX_OPEN, .limit = options.max_open});
     bool many = options.max_close_wait && sockets >= options.max_close_wait;

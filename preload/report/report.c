@@ -43,7 +43,6 @@ static void judge(struct report *report, enum ledger_ended ended) {
         .inet_sockets = options.families != FAMILIES_UNIX,
         .grace_ms = (uint32_t)options.grace_ms,
         .end_grace_ms = (uint32_t)options.exit_grace_ms,
-        .process = ledger.header->process,
     };
     for (uint32_t i = 0; i < report->snapshot.socket_count; i++) {
         struct ledger_record *record = ledger_record(report->snapshot.sockets[i]);
@@ -71,14 +70,13 @@ static void judge(struct report *report, enum ledger_ended ended) {
 // --- explaining ---------------------------------------------------------------------------------
 
 static struct cause_facts facts_beside(const struct report *report,
-                                       const struct ledger_record *record, uint64_t count) {
+                                       const struct ledger_record *record) {
     const struct ledger_snapshot *snapshot = &record->snapshot;
     return (struct cause_facts){
         .process = ledger.header->process,
         .grace_ms = report->rules.at_end ? report->rules.end_grace_ms : report->rules.grace_ms,
         .waited_on = snapshot->thread_fd_type ? ledger_record(snapshot->thread_fd_record) : NULL,
         .site = record->birth_stack ? &ledger.stacks[record->birth_stack] : NULL,
-        .count = count,
     };
 }
 
@@ -87,7 +85,7 @@ static void explain(struct report *report) {
     threads_look_at(snapshot, &report->scratch);
     for (uint32_t i = 0; i < snapshot->socket_count; i++) {
         struct ledger_record *record = ledger_record(snapshot->sockets[i]);
-        struct cause_facts facts = facts_beside(report, record, 1);
+        struct cause_facts facts = facts_beside(report, record);
         if (verdict_is_leak((enum verdict)record->snapshot.verdict)) {
             facts_look_at_properties(record);
             if (facts.waited_on && !facts.waited_on->snapshot.properties_known)
@@ -97,16 +95,14 @@ static void explain(struct report *report) {
     }
 }
 
-// Orders sockets so that those of one finding are neighbours, and leaks come first.
-static int compare(uint32_t a_number, uint32_t b_number) {
-    const struct ledger_record *a = ledger_record(a_number), *b = ledger_record(b_number);
+// 0 for sockets of one finding. Leaks come first.
+static int compare_findings(const struct ledger_record *a, const struct ledger_record *b) {
     const uint64_t keys[][2] = {
         {a->snapshot.verdict, b->snapshot.verdict},
         {a->birth_stack, b->birth_stack},
         {a->birth_call, b->birth_call},
         {a->eof_stack, b->eof_stack},
         {a->error_stack, b->error_stack},
-        {(uint64_t)a->first_fd, (uint64_t)b->first_fd},
     };
     for (unsigned i = 0; i < sizeof keys / sizeof *keys; i++)
         if (keys[i][0] != keys[i][1])
@@ -114,11 +110,15 @@ static int compare(uint32_t a_number, uint32_t b_number) {
     return 0;
 }
 
-static bool same_finding(uint32_t a_number, uint32_t b_number) {
+static bool same_finding(uint32_t a, uint32_t b) {
+    return compare_findings(ledger_record(a), ledger_record(b)) == 0;
+}
+
+// Orders sockets so that those of one finding are neighbours.
+static int compare(uint32_t a_number, uint32_t b_number) {
     const struct ledger_record *a = ledger_record(a_number), *b = ledger_record(b_number);
-    return a->snapshot.verdict == b->snapshot.verdict && a->birth_stack == b->birth_stack &&
-           a->birth_call == b->birth_call && a->eof_stack == b->eof_stack &&
-           a->error_stack == b->error_stack;
+    int order = compare_findings(a, b);
+    return order ? order : (a->first_fd > b->first_fd) - (a->first_fd < b->first_fd);
 }
 
 static void sift_down(uint32_t *heap, uint32_t at, uint32_t count) {
@@ -226,10 +226,10 @@ static uint32_t fds_of(const struct report *report, uint32_t number, int32_t *ou
     return count;
 }
 
-static void write_cause(struct report *report, const struct ledger_record *sample, uint64_t count) {
+static void write_cause(struct report *report, const struct ledger_record *sample) {
     char memory[TEXT_LINE_BYTES];
     struct text_buffer sentence = text_buffer(memory, sizeof memory);
-    struct cause_facts facts = facts_beside(report, sample, count);
+    struct cause_facts facts = facts_beside(report, sample);
     cause_sentence(&sentence, (enum ledger_cause)sample->snapshot.cause, sample, &facts);
     text_cause(&report->sink, sentence.text);
 }
@@ -238,7 +238,7 @@ static void write_finding(struct report *report, const uint32_t *sockets, uint32
     const struct ledger_record *sample = ledger_record(sockets[0]);
     struct text_namer namer = {name_frame, report};
     text_finding(&report->sink, (enum verdict)sample->snapshot.verdict, count, sample, &namer);
-    write_cause(report, sample, count);
+    write_cause(report, sample);
     for (uint32_t i = 0; i < count && i < options.max_sockets; i++) {
         const struct ledger_record *record = ledger_record(sockets[i]);
         int32_t fds[FDS_SHOWN_MAX];

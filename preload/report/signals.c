@@ -76,8 +76,7 @@ static const char *headline_words(int signal) {
 static void on_end(int signal, siginfo_t *info, void *context) {
     (void)info;
     int saved_errno = errno;
-    // A child of _Fork may have become the init of a PID namespace: see
-    // signals_continue_in_child().
+    // A child of _Fork may have become the init of a PID namespace: see signals_continue().
     if (sys_getpid() == 1)
         return;
     interrupted_begin(context);

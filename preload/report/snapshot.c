@@ -120,7 +120,7 @@ static bool index_open(struct inode_index *index, struct scratch *scratch, uint3
 // Takes a record off the table whose fd has become another file, behind our back; but not another
 // one that a birth has entered meanwhile.
 static void drop_stale(int fd, uint32_t number) {
-    if (ledger_fd_remove(fd, number))
+    if (ledger_fd_replace(fd, number, 0))
         ledger_release_vanished(number);
 }
 
@@ -176,7 +176,10 @@ static void merge_told(struct ledger_record *into, const struct ledger_record *f
         into->shutdown_ns = from->shutdown_ns;
         into->shutdown_stack = from->shutdown_stack;
     }
-    into->flags |= from->flags;
+    // Not that a thread is at it: what it writes down goes into `from`, and `into` would never be
+    // told.
+    const uint16_t told = (uint16_t) ~(RECORD_TELLING_EOF | RECORD_TELLING_ERROR);
+    __atomic_fetch_or(&into->flags, from->flags & told, __ATOMIC_RELAXED);
 }
 
 // A socket that was sent to ourselves (SCM_RIGHTS) has two births and two records: the first one
@@ -250,8 +253,8 @@ static void drop_vanished(void) {
     }
 }
 
-// What only the end of this process tells of a socket that the kernel has told its part of. False
-// where it has.
+// What the kernel tells of a socket, and then what the end of this process and its threads do. True
+// where the kernel did not answer.
 static bool look_at(struct ledger_record *record, enum ledger_ended ended, uint32_t ending_tid) {
     facts_look_at(record);
     // A signal may have struck between the read and the close that was to follow: the thread that

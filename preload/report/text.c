@@ -321,6 +321,27 @@ static const char *direction_of(const struct ledger_record *record) {
     return is_accepted ? " <- " : is_known ? " -> " : " - ";
 }
 
+static void text_state(struct text_buffer *out, const struct ledger_record *record) {
+    const struct ledger_snapshot *snapshot = &record->snapshot;
+    enum verdict_group group = verdict_group(snapshot->verdict);
+    if (group == GROUP_CLOSE_WAIT && record->family != AF_UNIX) {
+        text_string(out, "   FIN ");
+        text_age(out, snapshot->state_age_ms);
+        text_string(out, " ago");
+    } else if (group == GROUP_DEAD) {
+        text_string(out, snapshot->flags & SNAPSHOT_AGE_IS_BOUND ? "   dead for at most "
+                                                                 : "   dead for ");
+        text_age(out, snapshot->state_age_ms);
+    } else {
+        text_string(out, "   ");
+        text_string(out, name_of_state(snapshot->state));
+        if (snapshot->flags & SNAPSHOT_HAS_TCP_INFO) {
+            text_char(out, ' ');
+            text_age(out, snapshot->state_age_ms);
+        }
+    }
+}
+
 void text_socket(struct text_sink *sink, const struct ledger_record *record, const int32_t *fds) {
     const struct ledger_snapshot *snapshot = &record->snapshot;
     struct text_buffer out = begin_line(sink);
@@ -343,23 +364,7 @@ void text_socket(struct text_sink *sink, const struct ledger_record *record, con
         text_string(&out, "   open ");
         text_age(&out, ms_between(record->birth_ns, snapshot->taken_ns));
     }
-    enum verdict_group group = verdict_group(snapshot->verdict);
-    if (group == GROUP_CLOSE_WAIT && record->family != AF_UNIX) {
-        text_string(&out, "   FIN ");
-        text_age(&out, snapshot->state_age_ms);
-        text_string(&out, " ago");
-    } else if (group == GROUP_DEAD) {
-        text_string(&out, snapshot->flags & SNAPSHOT_AGE_IS_BOUND ? "   dead for at most "
-                                                                  : "   dead for ");
-        text_age(&out, snapshot->state_age_ms);
-    } else {
-        text_string(&out, "   ");
-        text_string(&out, name_of_state(snapshot->state));
-        if (snapshot->flags & SNAPSHOT_HAS_TCP_INFO) {
-            text_char(&out, ' ');
-            text_age(&out, snapshot->state_age_ms);
-        }
-    }
+    text_state(&out, record);
     if (snapshot->flags & SNAPSHOT_HAS_QUEUES) {
         text_string(&out, "   ");
         text_decimal(&out, snapshot->recv_queue_bytes);

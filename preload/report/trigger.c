@@ -10,7 +10,6 @@
 #include "report/report.h"
 #include "track/tracker.h"
 #include <errno.h>
-#include <signal.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -39,22 +38,6 @@ static void release(void) {
     __atomic_store_n(&busy, 0, __ATOMIC_RELEASE);
 }
 
-// A signal that ends the process in the middle of a report would wait for that report, in the same
-// thread. All that another process can send is blocked, and taken afterwards; a crash of ours must
-// stay a crash.
-static uint64_t block_signals(void) {
-    uint64_t were = 0;
-    uint64_t all = ~(1ull << (SIGSEGV - 1) | 1ull << (SIGBUS - 1) | 1ull << (SIGFPE - 1) |
-                     1ull << (SIGILL - 1) | 1ull << (SIGTRAP - 1) | 1ull << (SIGABRT - 1) |
-                     1ull << (SIGSYS - 1));
-    sys_call(SYS_rt_sigprocmask, SIG_BLOCK, (long)&all, (long)&were, sizeof all, 0, 0);
-    return were;
-}
-
-static void restore_signals(uint64_t were) {
-    sys_call(SYS_rt_sigprocmask, SIG_SETMASK, (long)&were, 0, sizeof were, 0, 0);
-}
-
 // A child of _Fork or of a raw clone ran no atfork handler, and may have called no hook before
 // this.
 static void continue_in_quiet_child(void) {
@@ -70,11 +53,14 @@ static COLD void tell_run(uint64_t leaks) {
     notice_send(options.ledger_dir, &notice);
 }
 
+// Signals are blocked in all three below: one that ends the process in the middle of a report would
+// wait for that report, in the same thread. It is taken afterwards.
+
 int trigger_end(enum ledger_ended ended, int status, const char *when) {
     if (owner_is_other_process())
         return status;
     int saved_errno = errno, self = sys_getpid();
-    uint64_t signals = block_signals();
+    uint64_t signals = sys_block_signals();
     continue_in_quiet_child();
     // Somebody else's last report is under way when `ending` was set: acquire waits for it.
     bool first = __atomic_exchange_n(&ending, self, __ATOMIC_ACQ_REL) != self;
@@ -92,14 +78,14 @@ int trigger_end(enum ledger_ended ended, int status, const char *when) {
     }
     if (mine)
         release();
-    restore_signals(signals);
+    sys_set_signal_mask(signals);
     errno = saved_errno;
     return status;
 }
 
 void trigger_live(const char *when) {
     int saved_errno = errno;
-    uint64_t signals = block_signals();
+    uint64_t signals = sys_block_signals();
     continue_in_quiet_child();
     if (!acquire(sys_getpid(), 0)) {
         if (ledger_exists())
@@ -109,13 +95,13 @@ void trigger_live(const char *when) {
             report_make(ENDED_RUNNING, when, true);
         release();
     }
-    restore_signals(signals);
+    sys_set_signal_mask(signals);
     errno = saved_errno;
 }
 
 bool trigger_exhausted(struct exhaustion *exhaustion) {
     int saved_errno = errno;
-    uint64_t signals = block_signals();
+    uint64_t signals = sys_block_signals();
     continue_in_quiet_child();
     bool made = acquire(sys_getpid(), 0);
     if (made) {
@@ -125,7 +111,7 @@ bool trigger_exhausted(struct exhaustion *exhaustion) {
     } else if (ledger_exists()) {
         ledger_count(&ledger.header->counters.reports_skipped);
     }
-    restore_signals(signals);
+    sys_set_signal_mask(signals);
     errno = saved_errno;
     return made;
 }
@@ -156,22 +142,20 @@ static void at_quick(void) {
 }
 
 static void print_help(void) {
-    struct output *out = NULL;
-    static struct output memory; // once, before the program's first thread
+    static struct output out; // once, before the program's first thread
     char problem[64], line[256];
-    out = &memory;
-    output_open(out, "", "", problem, sizeof problem);
+    output_open(&out, "", "", problem, sizeof problem);
     static const char head[] = "sockleak: SOCKLEAK_OPTIONS=name=value:name=value\n";
-    output_write(out, head, sizeof head - 1);
+    output_write(&out, head, sizeof head - 1);
     for (int i = 0;; i++) {
         struct text_buffer text = text_buffer(line, sizeof line);
         text_string(&text, "  ");
         if (!options_help(i, &text))
             break;
         text_char(&text, '\n');
-        output_write(out, text.text, text.len_bytes);
+        output_write(&out, text.text, text.len_bytes);
     }
-    output_close(out);
+    output_close(&out);
 }
 
 void trigger_install(void) {

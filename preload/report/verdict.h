@@ -33,7 +33,6 @@ struct verdict_rules {
     bool inet_sockets;     // judge IPv4 and IPv6
     uint32_t grace_ms;     // see DESIGN.md section 5: running, and
     uint32_t end_grace_ms; // at its end
-    uint32_t process;      // the header's: tells which records are inherited
 };
 
 // The verdict on a record, by its snapshot where one was taken and else ("last known") by what the
