@@ -25,8 +25,9 @@ unit_fast_unwind := track/fast_unwind track/frame_rules_$(ARCH)
 unit_walks := track/walks track/fast_unwind track/frame_rules_$(ARCH) track/modules $(UNIT_ON_LEDGER) base/clock
 unit_tracker := track/tracker track/endings $(UNIT_STACKS) track/modules $(UNIT_ON_LEDGER) base/guard base/owner \
 	base/options + fake_unwinder fake_clock sockets
-unit_tracker_stream := $(unit_tracker)
-unit_endings := $(unit_tracker)
+unit_tracker_stream := $(unit_tracker) connections
+unit_endings := $(unit_tracker) connections
+unit_sites := $(unit_endings)
 unit_exhaustion := report/exhaustion report/text report/names report/verdict $(unit_tracker)
 unit_verdict := report/verdict
 unit_names := report/names
@@ -43,8 +44,8 @@ UNIT_NAMES := $(patsubst tests/unit/test_%.c,%,$(wildcard tests/unit/test_*.c))
 UNIT_TESTS := $(UNIT_NAMES:%=$(BUILD)/tests/unit/test_%)
 UNIT_SCRIPTS := tests/unit/test_run.py
 
-unit_modules_of = $(filter-out fake_% sockets +,$(unit_$(1)))
-unit_helpers_of = $(filter fake_% sockets,$(unit_$(1)))
+unit_helpers_of = $(filter fake_% sockets connections,$(unit_$(1)))
+unit_modules_of = $(filter-out $(unit_helpers_of) +,$(unit_$(1)))
 unit_objects_of = $(patsubst %,$(BUILD)/preload/%.c.o,$(unit_modules_of)) \
 	$(patsubst %,$(BUILD)/tests/unit/%.o,test_$(1) unit $(unit_helpers_of))
 

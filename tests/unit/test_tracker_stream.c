@@ -1,21 +1,16 @@
 // track/tracker: what is told of a connection: end of stream, errors, shutdown, connect. The judge
 // of a connection's state is the kernel.
-#include "base/options.h"
-#include "fake_clock.h"
-#include "fake_unwinder.h"
-#include "sockets.h"
-#include "track/tracker.h"
+#include "connections.h"
 #include "unit.h"
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
-
-static const void *caller;
-static struct tcp_pair pair;
 
 static struct ledger_record *record_of(int fd) {
     uint32_t number = ledger_fd(fd);
@@ -23,36 +18,27 @@ static struct ledger_record *record_of(int fd) {
     return ledger_record(number);
 }
 
-static void connected(void) {
+static void follow_one(void) {
     options_parse(NULL);
     caller = fake_stack_set(1, 4, 0);
     pair = tcp_pair(AF_INET);
-    tracker_born(pair.ours, &(struct tracker_birth){.call = CALL_ACCEPT,
-                                                    .family = AF_INET,
-                                                    .type = SOCK_STREAM,
-                                                    .caller = caller});
+    born(pair.ours, CALL_ACCEPT);
     fake_clock_now_ns = 5000;
 }
 
-// As hooks/stream.c does it.
-static void read_once(int fd) {
-    char bytes[16];
-    ssize_t got = recv(fd, bytes, sizeof bytes, MSG_DONTWAIT);
-    if (got == 0)
-        tracker_read_nothing(fd, CALL_RECV, caller);
-    else if (got < 0)
-        tracker_read_failed(fd, CALL_RECV, errno, caller);
-}
-
-static void shut_down(int fd, int how) {
-    uint32_t kept = tracker_shutdown_begin(fd, how, caller);
-    tracker_shutdown_done(kept, how, shutdown(fd, how) == 0, caller);
+static void remove_all_in(const char *name) {
+    DIR *directory = opendir(name);
+    for (struct dirent *entry; (entry = readdir(directory));)
+        if (entry->d_name[0] != '.')
+            assert_int_equal(unlinkat(dirfd(directory), entry->d_name, 0), 0);
+    closedir(directory);
+    assert_int_equal(rmdir(name), 0);
 }
 
 // --- end of stream ------------------------------------------------------------------------------
 
 ISOLATED(the_peers_fin_is_end_of_stream) {
-    connected();
+    follow_one();
     peer_closes(&pair);
     fake_stack_set(1, 7, 9);
     caller = fake_stack[1];
@@ -67,7 +53,7 @@ ISOLATED(the_peers_fin_is_end_of_stream) {
 }
 
 ISOLATED(data_is_not_end_of_stream) {
-    connected();
+    follow_one();
     assert_int_equal(send(pair.peers, "x", 1, 0), 1);
     peer_closes(&pair);
     read_once(pair.ours); // the byte
@@ -77,7 +63,7 @@ ISOLATED(data_is_not_end_of_stream) {
 }
 
 ISOLATED(end_of_stream_is_told_once) {
-    connected();
+    follow_one();
     peer_closes(&pair);
     read_once(pair.ours);
     uint32_t stack = record_of(pair.ours)->eof_stack;
@@ -90,7 +76,7 @@ ISOLATED(end_of_stream_is_told_once) {
 }
 
 ISOLATED(a_read_after_the_own_shutdown_is_no_end_of_stream) {
-    connected();
+    follow_one();
     shut_down(pair.ours, SHUT_RD);
     char byte;
     assert_int_equal(recv(pair.ours, &byte, 1, 0), 0); // the kernel answers 0
@@ -100,7 +86,7 @@ ISOLATED(a_read_after_the_own_shutdown_is_no_end_of_stream) {
 }
 
 ISOLATED(a_read_during_the_own_shutdown_is_no_end_of_stream) {
-    connected();
+    follow_one();
     uint32_t kept = tracker_shutdown_begin(pair.ours, SHUT_RD, caller);
     assert_int_equal(shutdown(pair.ours, SHUT_RD), 0);
     read_once(pair.ours); // another thread, before this one goes on
@@ -109,7 +95,7 @@ ISOLATED(a_read_during_the_own_shutdown_is_no_end_of_stream) {
 }
 
 ISOLATED(after_a_shutdown_that_failed_the_fin_is_end_of_stream) {
-    connected();
+    follow_one();
     tracker_shutdown_done(tracker_shutdown_begin(pair.ours, SHUT_RDWR, caller), SHUT_RDWR, false,
                           caller);
     peer_closes(&pair);
@@ -119,12 +105,30 @@ ISOLATED(after_a_shutdown_that_failed_the_fin_is_end_of_stream) {
 }
 
 ISOLATED(after_shutting_down_the_own_side_the_fin_is_end_of_stream) {
-    connected();
+    follow_one();
     shut_down(pair.ours, SHUT_WR);
     close(pair.peers);
     wait_for_state(pair.ours, STATE_CLOSE); // both FINs; TIME_WAIT has a socket of its own
     read_once(pair.ours);
     assert_int_equal(record_of(pair.ours)->eof_ns, 5000);
+}
+
+// Two threads may read the end at once: RECORD_TELLING_EOF says that one is at it.
+ISOLATED(an_end_of_stream_that_another_thread_writes_down_is_left_to_it) {
+    follow_one();
+    peer_closes(&pair);
+    struct ledger_record *record = record_of(pair.ours);
+    record->flags |= RECORD_TELLING_EOF;
+    read_once(pair.ours);
+    assert_int_equal(record->eof_ns, 0);
+    assert_int_equal(record->fin_ns, 0);
+    assert_int_equal(record->eof_call, CALL_UNKNOWN);
+    assert_int_equal(record->eof_stack, LEDGER_NO_STACK);
+    assert_int_equal(record->holders, 1);
+    tracker_connected(pair.ours, NULL, 0, 0, caller); // another connection, which nobody has told
+    read_once(pair.ours);
+    assert_int_equal(record->eof_ns, 5000);
+    assert_int_equal(record->eof_call, CALL_RECV);
 }
 
 static void *open_it(void *unused) {
@@ -135,7 +139,7 @@ static void *open_it(void *unused) {
 
 // The number may have become another's while the thread was in its read.
 ISOLATED(another_threads_socket_whose_stream_goes_on_is_not_blamed) {
-    connected();
+    follow_one();
     pthread_t thread;
     pthread_create(&thread, NULL, open_it, NULL);
     pthread_join(thread, NULL);
@@ -147,7 +151,7 @@ ISOLATED(another_threads_socket_whose_stream_goes_on_is_not_blamed) {
 }
 
 ISOLATED(an_empty_datagram_is_no_end_of_stream) {
-    connected();
+    follow_one();
     int ends[2];
     assert_int_equal(socketpair(AF_UNIX, SOCK_DGRAM, 0, ends), 0);
     tracker_born(ends[0], &(struct tracker_birth){.call = CALL_SOCKETPAIR,
@@ -160,7 +164,7 @@ ISOLATED(an_empty_datagram_is_no_end_of_stream) {
 }
 
 ISOLATED(an_empty_datagram_on_a_received_socket_is_no_end_of_stream) {
-    connected();
+    follow_one();
     int ends[2];
     assert_int_equal(socketpair(AF_UNIX, SOCK_DGRAM, 0, ends), 0);
     tracker_received(ends[0], CALL_RECVMSG, caller); // its type was not told
@@ -170,7 +174,7 @@ ISOLATED(an_empty_datagram_on_a_received_socket_is_no_end_of_stream) {
 }
 
 ISOLATED(a_unix_streams_end_is_end_of_stream) {
-    connected();
+    follow_one();
     int ends[2];
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
     tracker_born(ends[0], &(struct tracker_birth){.call = CALL_SOCKETPAIR,
@@ -183,7 +187,7 @@ ISOLATED(a_unix_streams_end_is_end_of_stream) {
 }
 
 ISOLATED(a_files_end_is_nothing_of_ours) {
-    connected();
+    follow_one();
     int file = open("/dev/null", O_RDONLY);
     tracker_read_nothing(file, CALL_READ, caller);
     assert_int_equal(ledger_fd(file), 0);
@@ -191,7 +195,7 @@ ISOLATED(a_files_end_is_nothing_of_ours) {
 }
 
 ISOLATED(a_socket_first_seen_at_its_end_is_adopted_without_a_false_origin) {
-    connected();
+    follow_one();
     tracker_closing(pair.ours, NULL); // unknown again
     peer_closes(&pair);
     read_once(pair.ours);
@@ -203,10 +207,32 @@ ISOLATED(a_socket_first_seen_at_its_end_is_adopted_without_a_false_origin) {
     assert_int_equal(record->eof_ns, 5000);
 }
 
+// A record that came by SCM_RIGHTS was not told its family.
+ISOLATED(under_a_ledger_file_a_received_sockets_end_tells_both_addresses) {
+    char name[] = "/tmp/test_tracker_stream.XXXXXX";
+    assert_non_null(mkdtemp(name));
+    options_parse(NULL);
+    memcpy(options.ledger_dir, name, sizeof name);
+    caller = fake_stack_set(1, 4, 0);
+    pair = tcp_pair(AF_INET);
+    tracker_received(pair.ours, CALL_RECVMSG, caller);
+    bool is_file = ledger_is_file();
+    remove_all_in(name);
+    assert_true(is_file);
+    peer_closes(&pair);
+    read_once(pair.ours);
+    struct sockaddr_in peer;
+    socklen_t bytes = sizeof peer;
+    assert_int_equal(getpeername(pair.ours, (struct sockaddr *)&peer, &bytes), 0);
+    assert_int_equal(record_of(pair.ours)->local.family, ADDRESS_INET);
+    assert_int_equal(record_of(pair.ours)->peer.family, ADDRESS_INET);
+    assert_int_equal(record_of(pair.ours)->peer.port, ntohs(peer.sin_port));
+}
+
 // --- errors -------------------------------------------------------------------------------------
 
 ISOLATED(a_reset_is_recorded_once) {
-    connected();
+    follow_one();
     peer_resets(&pair);
     read_once(pair.ours);
     const struct ledger_record *record = record_of(pair.ours);
@@ -220,8 +246,24 @@ ISOLATED(a_reset_is_recorded_once) {
     assert_int_equal(record->error_ns, 5000);
 }
 
+ISOLATED(an_error_that_another_thread_writes_down_is_left_to_it) {
+    follow_one();
+    peer_resets(&pair);
+    struct ledger_record *record = record_of(pair.ours);
+    record->flags |= RECORD_TELLING_ERROR;
+    read_once(pair.ours);
+    assert_int_equal(record->error, 0);
+    assert_int_equal(record->error_ns, 0);
+    assert_int_equal(record->error_stack, LEDGER_NO_STACK);
+    assert_int_equal(record->holders, 1);
+    tracker_connected(pair.ours, NULL, 0, 0, caller);
+    tracker_read_failed(pair.ours, CALL_READ, ECONNRESET, caller);
+    assert_int_equal(record->error, ECONNRESET);
+    assert_int_equal(record->error_call, CALL_READ);
+}
+
 ISOLATED(errors_that_end_no_connection_are_not_recorded) {
-    connected();
+    follow_one();
     static const int harmless[] = {EAGAIN, EINTR, EFAULT, EINVAL, EBADF, ENOMEM, ENOTCONN};
     for (size_t i = 0; i < sizeof harmless / sizeof *harmless; i++)
         tracker_read_failed(pair.ours, CALL_RECV, harmless[i], caller);
@@ -229,7 +271,7 @@ ISOLATED(errors_that_end_no_connection_are_not_recorded) {
 }
 
 ISOLATED(an_error_of_an_unknown_socket_is_nothing) {
-    connected();
+    follow_one();
     tracker_read_failed(pair.peers, CALL_RECV, ECONNRESET, caller);
     assert_int_equal(ledger_fd(pair.peers), 0);
 }
@@ -237,7 +279,7 @@ ISOLATED(an_error_of_an_unknown_socket_is_nothing) {
 // --- shutdown -----------------------------------------------------------------------------------
 
 ISOLATED(a_shutdown_records_its_sides_and_its_stack) {
-    connected();
+    follow_one();
     shut_down(pair.ours, SHUT_WR);
     const struct ledger_record *record = record_of(pair.ours);
     assert_int_equal(record->flags & (RECORD_SHUT_RD | RECORD_SHUT_WR), RECORD_SHUT_WR);
@@ -250,7 +292,7 @@ ISOLATED(a_shutdown_records_its_sides_and_its_stack) {
 }
 
 ISOLATED(the_shutdown_that_sent_our_fin_is_the_one_shown) {
-    connected();
+    follow_one();
     shut_down(pair.ours, SHUT_RD);
     fake_clock_now_ns = 6000;
     fake_stack_set(1, 6, 6);
@@ -264,7 +306,7 @@ ISOLATED(the_shutdown_that_sent_our_fin_is_the_one_shown) {
 }
 
 ISOLATED(a_shutdown_of_both_sides_is_both_flags) {
-    connected();
+    follow_one();
     shut_down(pair.ours, SHUT_RDWR);
     assert_int_equal(record_of(pair.ours)->flags & (RECORD_SHUT_RD | RECORD_SHUT_WR),
                      RECORD_SHUT_RD | RECORD_SHUT_WR);
@@ -279,7 +321,7 @@ static struct sockaddr_in peer_address(void) {
 }
 
 static int unconnected(void) {
-    connected();
+    follow_one();
     int fd = socket(AF_INET, SOCK_STREAM, 0);
     tracker_born(
         fd, &(struct tracker_birth){
@@ -386,15 +428,21 @@ ISOLATED(a_socket_connected_again_starts_anew) {
     tell_connect(fd, 0);
     tracker_read_failed(fd, CALL_RECV, ECONNRESET, caller);
     record->eof_ns = 1;
+    record->eof_tid = 1;
+    record->shutdown_ns = 1;
+    record->shutdown_stack = 1;
     tell_connect(fd, 0);
     assert_int_equal(record->error, 0);
     assert_int_equal(record->error_ns, 0);
     assert_int_equal(record->eof_ns, 0);
+    assert_int_equal(record->eof_tid, 0);
+    assert_int_equal(record->shutdown_ns, 0);
+    assert_int_equal(record->shutdown_stack, LEDGER_NO_STACK);
     assert_int_equal(record->flags, RECORD_CONNECTED);
 }
 
 ISOLATED(a_connect_adopts_an_unknown_socket) {
-    connected();
+    follow_one();
     int fd = socket(AF_INET, SOCK_STREAM, 0);
     tell_connect(fd, 0);
     assert_int_equal(record_of(fd)->provenance, PROVENANCE_ADOPTED);
@@ -423,13 +471,16 @@ int main(void) {
         cmocka_unit_test(a_read_during_the_own_shutdown_is_no_end_of_stream),
         cmocka_unit_test(after_a_shutdown_that_failed_the_fin_is_end_of_stream),
         cmocka_unit_test(after_shutting_down_the_own_side_the_fin_is_end_of_stream),
+        cmocka_unit_test(an_end_of_stream_that_another_thread_writes_down_is_left_to_it),
         cmocka_unit_test(another_threads_socket_whose_stream_goes_on_is_not_blamed),
         cmocka_unit_test(an_empty_datagram_is_no_end_of_stream),
         cmocka_unit_test(an_empty_datagram_on_a_received_socket_is_no_end_of_stream),
         cmocka_unit_test(a_unix_streams_end_is_end_of_stream),
         cmocka_unit_test(a_files_end_is_nothing_of_ours),
         cmocka_unit_test(a_socket_first_seen_at_its_end_is_adopted_without_a_false_origin),
+        cmocka_unit_test(under_a_ledger_file_a_received_sockets_end_tells_both_addresses),
         cmocka_unit_test(a_reset_is_recorded_once),
+        cmocka_unit_test(an_error_that_another_thread_writes_down_is_left_to_it),
         cmocka_unit_test(errors_that_end_no_connection_are_not_recorded),
         cmocka_unit_test(an_error_of_an_unknown_socket_is_nothing),
         cmocka_unit_test(a_shutdown_records_its_sides_and_its_stack),

@@ -13,12 +13,9 @@ enum {
 };
 
 static const struct verdict_rules live = {
-    .inet_sockets = true, .grace_ms = GRACE_MS, .end_grace_ms = EXIT_GRACE_MS, .process = 1};
-static const struct verdict_rules at_end = {.at_end = true,
-                                            .inet_sockets = true,
-                                            .grace_ms = GRACE_MS,
-                                            .end_grace_ms = EXIT_GRACE_MS,
-                                            .process = 1};
+    .inet_sockets = true, .grace_ms = GRACE_MS, .end_grace_ms = EXIT_GRACE_MS};
+static const struct verdict_rules at_end = {
+    .at_end = true, .inet_sockets = true, .grace_ms = GRACE_MS, .end_grace_ms = EXIT_GRACE_MS};
 
 static struct ledger_record tcp(uint8_t state, uint32_t age_ms) {
     return (struct ledger_record){
