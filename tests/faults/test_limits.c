@@ -150,17 +150,12 @@ static const struct rig_scenario scenarios[] = {
 static struct rig_result result;
 
 static void as_bare(const char *scenario, const char *options) {
-    rig_run(&result, scenario, BARE, NULL);
-    if (result.status == RIG_SKIPPED << 8)
-        skip(); // this user may not mount
-    rig_assert_same_as_bare(scenario, options, &result);
+    rig_assert_same_as_bare_or_skip(scenario, options, &result);
     assert_int_equal(result.status, 3 << 8);
 }
 
 static void assert_said(const char *words) {
-    if (!strstr(result.err, words))
-        print_error("'%s' is not in:\n%s\n", words, result.err);
-    assert_non_null(strstr(result.err, words));
+    rig_assert_said(&result, words);
 }
 
 static void without_a_descriptor_left_the_leak_is_found(void **state) {

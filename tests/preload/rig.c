@@ -131,6 +131,20 @@ void rig_assert_same_as_bare(const char *scenario, const char *options,
     assert_int_equal(bare.status, with->status);
 }
 
+void rig_assert_same_as_bare_or_skip(const char *scenario, const char *options,
+                                     struct rig_result *preloaded) {
+    rig_run(preloaded, scenario, BARE, NULL);
+    if (preloaded->status == RIG_SKIPPED << 8)
+        skip();
+    rig_assert_same_as_bare(scenario, options, preloaded);
+}
+
+void rig_assert_said(const struct rig_result *result, const char *words) {
+    if (!strstr(result->err, words))
+        print_error("'%s' is not in:\n%s\n", words, result->err);
+    assert_non_null(strstr(result->err, words));
+}
+
 unsigned rig_count(const char *haystack, const char *needle) {
     unsigned count = 0;
     for (const char *at = haystack; (at = strstr(at, needle)) != NULL; at += strlen(needle))
@@ -220,7 +234,7 @@ void rig_close_quietly(struct rig_tcp pair) {
 
 void rig_wait_asleep(pid_t tid) {
     char path[64], text[64];
-    snprintf(path, sizeof path, "/proc/self/task/%d/syscall", tid);
+    snprintf(path, sizeof path, "/proc/%d/syscall", tid);
     // The last thing before it sleeps is the entry to the call, so once is not enough: it must be
     // in a call whose number is no futex, two looks in a row.
     for (int seen = 0; seen < 3; sys_sleep_ms(1)) {

@@ -60,6 +60,13 @@ struct rig_result *rig_command(struct rig_result *out, char *const *argv, enum r
 void rig_assert_same_as_bare(const char *scenario, const char *options,
                              struct rig_result *preloaded);
 
+// The same for a scenario that this kernel or this user may not run, which it says by RIG_SKIPPED.
+void rig_assert_same_as_bare_or_skip(const char *scenario, const char *options,
+                                     struct rig_result *preloaded);
+
+// Asserts that the words are on its stderr, and shows what is there instead.
+void rig_assert_said(const struct rig_result *result, const char *words);
+
 // Occurrences of `needle`.
 unsigned rig_count(const char *haystack, const char *needle);
 
@@ -90,7 +97,7 @@ int rig_state(int fd);
 // FIN; others: since first seen here).
 void rig_wait_state(int fd, int state, unsigned age_ms);
 
-// Waits until the thread sleeps in a system call (/proc/self/task/TID/syscall).
+// Waits until the thread, ours or a child's, sleeps in a system call (/proc/TID/syscall).
 void rig_wait_asleep(pid_t tid);
 
 uint64_t rig_now_ms(void);

@@ -326,7 +326,6 @@ static int init_of_a_namespace(void) {
         return RIG_SKIPPED;
     pid_t pid = fork();
     if (pid == 0) {
-        sys_sleep_ms(1); // the parent waits until we sleep below
         struct timespec time = {.tv_nsec = 200000000};
         int result = nanosleep(&time, NULL);
         struct sigaction now, fallback = {.sa_handler = SIG_DFL};
@@ -338,7 +337,7 @@ static int init_of_a_namespace(void) {
         fflush(stdout);
         sys_call(SYS_exit_group, 5, 0, 0, 0, 0, 0);
     }
-    sys_sleep_ms(50);
+    rig_wait_asleep(pid);
     kill(pid, SIGTERM);
     int status = 0;
     waitpid(pid, &status, 0);
