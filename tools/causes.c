@@ -2,7 +2,7 @@
 #include "errors.h"
 #include "judge.h"
 #include "live.h"
-#include "procfs.h"
+#include "thread_calls.h"
 #include <errno.h>
 #include <poll.h>
 #include <stdlib.h>
@@ -69,7 +69,7 @@ static struct threads list_threads(const struct report_process *process) {
 }
 
 // `poll` of one descriptor is a wait for that one.
-static int32_t only_polled(pid_t pid, unsigned long list, unsigned long count) {
+static int32_t only_polled(pid_t pid, uint64_t list, uint64_t count) {
     struct pollfd polled;
     struct iovec here = {&polled, sizeof polled};
     struct iovec there = {(void *)(uintptr_t)list, sizeof polled};
@@ -78,8 +78,9 @@ static int32_t only_polled(pid_t pid, unsigned long list, unsigned long count) {
 }
 
 // The rule of call_fd() in preload/report/interrupted.c, with another process's memory.
-static int32_t fd_of_call(pid_t pid, long number, const unsigned long *arguments) {
-    switch (number) {
+static int32_t fd_of_call(pid_t pid, const struct thread_call *call) {
+    const uint64_t *arguments = call->arguments;
+    switch (call->number) {
     case SYS_accept:
     case SYS_accept4:
     case SYS_recvmmsg:
@@ -98,32 +99,24 @@ static int32_t fd_of_call(pid_t pid, long number, const unsigned long *arguments
     case SYS_waitid:
         return -1;
     default:
-        return cause_is_stuck_call((int32_t)number) ? (int32_t)arguments[0] : -1;
+        return cause_is_stuck_call(call->number) ? (int32_t)arguments[0] : -1;
     }
 }
 
-// /proc/PID/task/TID/syscall: "running", "-1 SP PC" where it is blocked outside of a call, or
-// "NUMBER ARG0 ...": proc_pid_syscall(5).
 static void ask_thread(struct threads *threads, pid_t pid, struct thread *thread) {
-    char path[80], text[256];
-    long number;
-    unsigned long arguments[3];
+    struct thread_call call;
     if (thread->is_asked || threads->asked >= THREADS_ASKED_MAX)
         return;
     thread->is_asked = true;
     threads->asked++;
-    snprintf(path, sizeof path, "/proc/%d/task/%u/syscall", (int)pid, thread->tid);
-    ssize_t len = procfs_read(path, text, sizeof text);
+    int error = thread_call_read(pid, (pid_t)thread->tid, &call);
     thread->fd = -1;
-    thread->call = len == -ENOENT || len == -ESRCH ? CALL_GONE : CALL_RUNNING;
-    thread->is_known = len > 0 || thread->call == CALL_GONE; // else no permission
-    if (len <= 0 ||
-        sscanf(text, "%ld %lx %lx %lx", &number, &arguments[0], &arguments[1], &arguments[2]) !=
-            4 ||
-        number < 0 || number > INT32_MAX)
+    thread->call = error == -ESRCH ? CALL_GONE : CALL_RUNNING;
+    thread->is_known = error == 0 || error == -ESRCH; // else no permission
+    if (error < 0 || call.number < 0)
         return;
-    thread->call = (int32_t)number;
-    thread->fd = fd_of_call(pid, number, arguments);
+    thread->call = call.number;
+    thread->fd = fd_of_call(pid, &call);
 }
 
 static struct report_socket *with_fd(const struct report_process *process, int32_t fd) {
@@ -227,7 +220,6 @@ static struct cause_facts facts_of(const struct report_socket *socket, const str
         .grace_ms = process->has_snapshot ? process->exit_grace_ms : process->grace_ms,
         .waited_on = waited_on(socket, all),
         .site = site ? counters : NULL,
-        .count = 1,
         .closed_by_children = socket->birth ? socket->birth->closed_by_children : 0,
         .is_left_by_exec = socket->is_left_by_exec,
     };
@@ -297,7 +289,6 @@ static void explain(struct report *report, struct report_finding *finding,
     struct text_buffer text = text_buffer(memory, sizeof memory);
     struct ledger_stack counters;
     struct cause_facts facts = facts_of(socket, all, &counters);
-    facts.count = finding->socket_count;
     cause_sentence(&text, finding->cause, &socket->record, &facts);
     finding->cause_text = text.len_bytes ? arena_name(&report->arena, memory) : NULL;
 }

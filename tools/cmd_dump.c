@@ -150,7 +150,6 @@ static int check(const struct dump *dump) {
 
 static int parse(struct dump *dump, int argc, char **argv, bool *wants_help) {
     int c, status = STATUS_OK;
-    uint64_t pid = 0;
     opterr = 0;
     while (status == STATUS_OK && !*wants_help &&
            (c = getopt_long(argc, argv, ":h" FORMAT_SHORT_OPTIONS, long_options, NULL)) != -1) {
@@ -163,14 +162,7 @@ static int parse(struct dump *dump, int argc, char **argv, bool *wants_help) {
         return status;
     if ((status = check(dump)) != STATUS_OK)
         return status;
-    if (optind == argc)
-        return error_usage(name, "which process? Give its PID");
-    if (optind + 1 < argc)
-        return error_usage(name, "one process at a time: '%s' is too much", argv[optind + 1]);
-    if (!option_number(argv[optind], 1, INT32_MAX, &pid))
-        return error_usage(name, "'%s' is no process id", argv[optind]);
-    dump->pid = (pid_t)pid;
-    return STATUS_OK;
+    return option_pid(name, argc, argv, &dump->pid);
 }
 
 static int dump_main(int argc, char **argv) {

@@ -131,8 +131,9 @@ static void write_socket(const struct reap_socket *reaped, FILE *out) {
     fprintf(out, "%-9s  fd %d", reap_result_name(reaped->result), (int)socket->record.first_fd);
     for (uint32_t i = 1; i < socket->fd_count; i++)
         fprintf(out, ",%d", (int)socket->fds[i]);
-    fprintf(out, "  %s - %s  %s for %s, %s", address(&socket->record.local, local, sizeof local),
-            address(&socket->record.peer, peer, sizeof peer), name_of_state(snapshot->state), age,
+    fprintf(out, "  %s - %s  %s for %s%s, %s", address(&socket->record.local, local, sizeof local),
+            address(&socket->record.peer, peer, sizeof peer), name_of_state(snapshot->state),
+            snapshot->flags & SNAPSHOT_AGE_IS_BOUND ? "at most " : "", age,
             verdict_name(reaped->finding->verdict));
     write_place(reaped->finding, out);
     fprintf(out, "%s%s\n", reaped->why[0] ? ": " : "", reaped->why);
@@ -269,27 +270,21 @@ static int reap_process(struct reap_options *options) {
 static int reap_main(int argc, char **argv) {
     struct reap_options options = {0};
     int c, status = STATUS_OK;
-    uint64_t pid = 0;
     opterr = 0;
     while (status == STATUS_OK && (c = getopt_long(argc, argv, ":h", long_options, NULL)) != -1) {
         if (c == 'h')
             return command_help(&command_reap);
         status = accept(&options, c, argv);
     }
+    if (status == STATUS_OK)
+        status = option_pid(name, argc, argv, &options.reap.pid);
     if (status != STATUS_OK)
         return status;
-    if (optind == argc)
-        return error_usage(name, "which process? Give its PID");
-    if (optind + 1 < argc)
-        return error_usage(name, "one process at a time: '%s' is too much", argv[optind + 1]);
-    if (!option_number(argv[optind], 1, INT32_MAX, &pid))
-        return error_usage(name, "'%s' is no process id", argv[optind]);
     if (!options.has_age)
         return error_usage(name,
                            "how old must a socket be? Give --older=TIME, such as --older=60s");
     if (options.yes && options.dry_run)
         return error_usage(name, "--yes and --dry-run contradict each other");
-    options.reap.pid = (pid_t)pid;
     return reap_process(&options);
 }
 

@@ -1,4 +1,5 @@
 #include "diag.h"
+#include "base/clock.h"
 #include "procfs.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -10,7 +11,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 enum {
@@ -128,19 +128,13 @@ static int request(struct mnl_socket *netlink, uint8_t family, uint32_t sequence
     return mnl_socket_sendto(netlink, header, header->nlmsg_len) < 0 ? -errno : 0;
 }
 
-static uint64_t now_ns(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
-
 // The kernel prepares the first answer when it is asked, and each further one when the one before
 // it is received (netlink_dump() in net/netlink/af_netlink.c).
 static int read_family(struct mnl_socket *netlink, uint8_t family, uint32_t sequence,
                        struct reading *reading) {
     static char buffer[ANSWER_BYTES] __attribute__((aligned(8)));
     int error = request(netlink, family, sequence);
-    reading->sampled_ns = now_ns();
+    reading->sampled_ns = clock_now_ns();
     int state = MNL_CB_OK;
     while (error == 0 && state == MNL_CB_OK) {
         ssize_t len = mnl_socket_recvfrom(netlink, buffer, sizeof buffer);
@@ -148,7 +142,7 @@ static int read_family(struct mnl_socket *netlink, uint8_t family, uint32_t sequ
             continue;
         if (len < 0)
             return -errno;
-        uint64_t received_ns = now_ns();
+        uint64_t received_ns = clock_now_ns();
         state = mnl_cb_run(buffer, (size_t)len, sequence, mnl_socket_get_portid(netlink),
                            on_message, reading);
         reading->sampled_ns = received_ns;
@@ -192,7 +186,7 @@ static int read_all(struct mnl_socket *netlink, struct diag_table *out) {
         if (error < 0 && !(families[i] == AF_INET6 && error == -ENOENT))
             return error;
     }
-    out->taken_ns = now_ns();
+    out->taken_ns = clock_now_ns();
     for (size_t i = 0; i < out->count; i++)
         make_older(&out->sockets[i], out->taken_ns);
     if (out->count)
@@ -216,15 +210,20 @@ static int read_setting(const char *path) {
     return procfs_read(path, text, sizeof text) > 0 && sscanf(text, "%d", &value) == 1 ? value : -1;
 }
 
-// /proc/sys/net shows the namespace that the reading thread is in.
-static void read_settings(struct diag_table *out) {
+bool diag_port_range(uint16_t *out_first, uint16_t *out_last) {
     char text[64];
     unsigned first, last;
-    if (procfs_read("/proc/sys/net/ipv4/ip_local_port_range", text, sizeof text) > 0 &&
-        sscanf(text, "%u %u", &first, &last) == 2 && first <= last && last <= UINT16_MAX) {
-        out->first_port = (uint16_t)first;
-        out->last_port = (uint16_t)last;
-    }
+    if (procfs_read("/proc/sys/net/ipv4/ip_local_port_range", text, sizeof text) <= 0 ||
+        sscanf(text, "%u %u", &first, &last) != 2 || first > last || last > UINT16_MAX)
+        return false;
+    *out_first = (uint16_t)first;
+    *out_last = (uint16_t)last;
+    return true;
+}
+
+// /proc/sys/net shows the namespace that the reading thread is in.
+static void read_settings(struct diag_table *out) {
+    diag_port_range(&out->first_port, &out->last_port);
     out->tw_reuse = read_setting("/proc/sys/net/ipv4/tcp_tw_reuse");
     out->timestamps = read_setting("/proc/sys/net/ipv4/tcp_timestamps");
 }

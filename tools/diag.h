@@ -39,6 +39,10 @@ struct diag_table {
     int tw_reuse, timestamps;       // net.ipv4.tcp_tw_reuse and tcp_timestamps there; -1 not known
 };
 
+// net.ipv4.ip_local_port_range of the namespace that this thread is in; false, and both untouched,
+// where it cannot be read.
+bool diag_port_range(uint16_t *out_first, uint16_t *out_last);
+
 // The sockets of this process's network namespace: 0 or -errno. Free with diag_free().
 int diag_read(struct diag_table *out);
 

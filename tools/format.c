@@ -30,10 +30,6 @@ int format_named(const char *name, enum format *out) {
     return -EINVAL;
 }
 
-const char *format_name(enum format format) {
-    return formats[format].name;
-}
-
 int report_write(const struct report *report, enum format format, FILE *out,
                  const struct render_options *options) {
     formats[format].write(report, out, options);

@@ -14,7 +14,7 @@
 //         return status;
 //     ...
 //     report_finish(report, &shared.report);
-//     status = format_options_write(&shared, report, stderr);
+//     status = format_options_write(&shared, report, stderr, false);
 //     format_options_free(&shared);
 #ifndef SOCKLEAK_TOOLS_FORMAT_OPTIONS_H
 #define SOCKLEAK_TOOLS_FORMAT_OPTIONS_H
@@ -107,7 +107,6 @@ int format_options_check(const struct format_options *options, const char *comma
 
 // "text" ... to its number. Returns 0 or -EINVAL; says nothing.
 int format_named(const char *name, enum format *out);
-const char *format_name(enum format format);
 
 // Writes a finished report to where the options say. What has no file goes to `stream`; where all
 // formats have a file, the text goes there as well. With `quiet`, only what has a file. Colour and

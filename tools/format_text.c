@@ -430,7 +430,7 @@ void format_text(const struct report *report, FILE *out, const struct render_opt
             write_class(&writer, &report->classes[i], several);
     writer.sink.pid = front;
     for (uint32_t i = 0; i < report->process_count; i++)
-        format_threads(report->processes[i], &writer.lines);
+        format_threads(report->processes[i], &writer.lines, options->max_sockets);
     if (options->sites)
         format_sites(report, &writer.lines, front);
     bool has_time_wait = format_time_wait(report, &writer.lines, front, options->time_wait);

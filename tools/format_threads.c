@@ -80,13 +80,15 @@ static void phrase_of(const struct report_process *process, const struct report_
 }
 
 static void write_leaks(const struct report_process *process, const struct report_thread *thread,
-                        struct text_lines *lines) {
-    for (uint32_t i = 0; i < process->socket_count; i++) {
+                        uint32_t max_sockets, struct text_lines *lines) {
+    uint32_t listed = 0, count = leaks_of(process, thread);
+    for (uint32_t i = 0; i < process->socket_count && listed < max_sockets; i++) {
         const struct report_socket *socket = &process->sockets[i];
         enum verdict verdict = (enum verdict)socket->record.snapshot.verdict;
         uint32_t relation = thread_relation(thread, socket);
         if (!relation || !verdict_is_leak(verdict))
             continue;
+        listed++;
         text_lines_say(lines, process->pid, "    %s fd %d: %s, %s",
                        relation == (THREAD_OPENED | THREAD_READ_END)
                            ? "opened, and read end of stream on,"
@@ -95,6 +97,8 @@ static void write_leaks(const struct report_process *process, const struct repor
                        (int)socket->record.first_fd, name_of_state(socket->record.snapshot.state),
                        verdict_name(verdict));
     }
+    if (count > listed)
+        text_lines_say(lines, process->pid, "    ... and %u more", count - listed);
 }
 
 struct stack_writer {
@@ -108,7 +112,7 @@ static void write_stack_line(void *context, const char *text) {
 }
 
 static void write_thread(const struct report_process *process, const struct report_thread *thread,
-                         uint32_t equal, struct text_lines *lines) {
+                         uint32_t equal, uint32_t max_sockets, struct text_lines *lines) {
     char phrase[PHRASE_BYTES];
     struct stack_writer writer = {lines, process->pid};
     phrase_of(process, thread, phrase);
@@ -118,14 +122,14 @@ static void write_thread(const struct report_process *process, const struct repo
     else
         text_lines_say(lines, process->pid, "  thread %u %s: %s", thread->tid,
                        thread->name ? thread->name : "?", phrase);
-    write_leaks(process, thread, lines);
+    write_leaks(process, thread, max_sockets, lines);
     if (thread->stack)
         format_stack_lines(thread->stack, write_stack_line, &writer);
     else if (thread->stack_problem && thread->call >= 0)
         text_lines_say(lines, process->pid, "    no stack: %s", thread->stack_problem);
 }
 
-static void write_weight(const struct report_process *process, int weight,
+static void write_weight(const struct report_process *process, int weight, uint32_t max_sockets,
                          struct text_lines *lines) {
     for (uint32_t i = 0; i < process->thread_count; i++) {
         const struct report_thread *thread = &process->threads[i];
@@ -140,11 +144,12 @@ static void write_weight(const struct report_process *process, int weight,
             equal += is_equal && k > i;
         }
         if (!is_told)
-            write_thread(process, thread, equal, lines);
+            write_thread(process, thread, equal, max_sockets, lines);
     }
 }
 
-void format_threads(const struct report_process *process, struct text_lines *lines) {
+void format_threads(const struct report_process *process, struct text_lines *lines,
+                    uint32_t max_sockets) {
     uint32_t blocked = 0, stopped = 0;
     if (process->thread_count == 0)
         return;
@@ -158,7 +163,7 @@ void format_threads(const struct report_process *process, struct text_lines *lin
         text_lines_say(lines, process->pid,
                        "  %u of them stopped for a moment, to see the registers", stopped);
     for (int weight = 2; weight >= 0; weight--)
-        write_weight(process, weight, lines);
+        write_weight(process, weight, max_sockets, lines);
     text_lines_say(lines, process->pid, "%s", "");
 }
 

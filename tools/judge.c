@@ -1,17 +1,11 @@
 #include "judge.h"
+#include "base/clock.h"
 #include "gather.h"
 #include "procfs.h"
 #include "sites.h"
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <time.h>
-
-static uint64_t monotonic_ns(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
 
 // --- order --------------------------------------------------------------------------------------
 
@@ -152,7 +146,7 @@ static void find_end(struct report *report, struct report_process *process) {
     if (same_boot && procfs_status((pid_t)process->pid, &status) == 0 &&
         status.start_ticks == process->start_time_ticks && status.state != 'Z' &&
         status.state != 'X') {
-        process->now_ns = monotonic_ns();
+        process->now_ns = clock_now_ns();
         return;
     }
     process->ended = REPORT_KILLED;
@@ -165,7 +159,6 @@ static struct verdict_rules rules_of(const struct report_process *process,
         .inet_sockets = !process->has_rules || process->inet_sockets,
         .unix_sockets = process->has_rules ? process->unix_sockets : options->unix_sockets,
         .grace_ms = process->has_rules ? process->grace_ms : options->grace_ms,
-        .process = process->process,
     };
 }
 

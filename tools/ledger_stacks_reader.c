@@ -1,10 +1,10 @@
 // The stacks of a ledger, and what it counted at each.
+#include "base/clock.h"
 #include "gather.h"
 #include "ledger_reading.h"
 #include "procfs.h"
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 enum {
     PATH_BYTES = 4096
@@ -78,12 +78,6 @@ struct report_stack *ledger_reading_stack(struct ledger_reading *reader, uint32_
 
 // --- call sites ---------------------------------------------------------------------------------
 
-static uint64_t monotonic_ns(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
-
 static uint32_t latest_slot(const uint64_t *slots, uint32_t latest) {
     for (int i = 0; i < LEDGER_RECENT_SLOTS; i++)
         if ((uint32_t)slots[i] && (uint32_t)(slots[i] >> 32) > latest)
@@ -101,7 +95,7 @@ static uint64_t end_of_minute_ns(struct ledger_reading *reader) {
     bool same_boot = strcmp(gather_boot_id(reader->report), process->boot_id) == 0;
     if (same_boot && procfs_status((pid_t)process->pid, &status) == 0 &&
         status.start_ticks == process->start_time_ticks)
-        return monotonic_ns();
+        return clock_now_ns();
     uint32_t latest = 0;
     for (uint64_t id = 1; id < reader->counts[LEDGER_STACKS]; id++)
         latest = latest_slot(reader->stacks[id].recent_active, latest);

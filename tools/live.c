@@ -12,21 +12,12 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 // --- descriptors --------------------------------------------------------------------------------
 
-static int by_inode_and_fd(const void *left, const void *right) {
-    const struct procfs_socket *a = left, *b = right;
-    if (a->inode != b->inode)
-        return a->inode < b->inode ? -1 : 1;
-    return (a->fd > b->fd) - (a->fd < b->fd);
-}
-
-static void take_sockets(struct live_process *process, struct procfs_socket *list, size_t count) {
-    if (count)
-        qsort(list, count, sizeof *list, by_inode_and_fd);
+static void take_sockets(struct live_process *process, const struct procfs_socket *list,
+                         size_t count) {
     process->sockets = must_allocate(count, sizeof *process->sockets);
     int32_t *fds = process->fds = must_allocate(count, sizeof *fds);
     for (size_t i = 0; i < count; i++) {
@@ -275,8 +266,6 @@ static void compare_with_parent(struct live_process *process) {
     size_t count;
     if (process->socket_count == 0 || procfs_sockets(process->parent_pid, &list, &count) < 0)
         return;
-    if (count)
-        qsort(list, count, sizeof *list, by_inode_and_fd);
     for (uint32_t i = 0, j = 0; i < process->socket_count; i++) {
         struct report_socket_facts *facts = &process->sockets[i];
         while (j < count && list[j].inode < facts->inode)

@@ -2,6 +2,7 @@
 #include "errors.h"
 #include "gather.h"
 #include "hash.h"
+#include "procfs.h"
 #include "report/names.h"
 #include <errno.h>
 #include <stdlib.h>
@@ -265,13 +266,9 @@ const char *gather_boot_id(struct report *report) {
     struct index *index = report->index;
     if (index->boot_id)
         return index->boot_id;
-    char text[64] = "";
-    FILE *file = fopen("/proc/sys/kernel/random/boot_id", "re");
-    if (file) {
-        if (!fgets(text, sizeof text, file))
-            text[0] = '\0';
-        fclose(file);
-    }
+    char text[64];
+    if (procfs_read("/proc/sys/kernel/random/boot_id", text, sizeof text) < 0)
+        text[0] = '\0';
     text[strcspn(text, "\n")] = '\0';
     index->boot_id = arena_name(&report->arena, text);
     return index->boot_id;

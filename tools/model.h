@@ -403,7 +403,7 @@ struct render_options {
     bool sites;           // text: a table of the call sites
     bool time_wait;       // text: who closes first, also where it does not matter
     uint32_t width;       // text: columns of the terminal, 0 any
-    uint32_t max_sockets; // text: listed per finding
+    uint32_t max_sockets; // text: listed per finding, and per thread
     const char *program;  // text: what was run, for the headline of several processes; or NULL
 };
 

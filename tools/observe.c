@@ -1,23 +1,15 @@
 // What the kernel says of a live process, over what its ledger knows.
+#include "base/clock.h"
 #include "errors.h"
 #include "gather.h"
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 static bool same_exe(const char *ledgers, const char *observed) {
     static const char deleted[] = " (deleted)"; // proc(5), of /proc/PID/exe
     size_t len = strlen(ledgers);
     return strncmp(ledgers, observed, len) == 0 &&
            (observed[len] == '\0' || strcmp(observed + len, deleted) == 0);
-}
-
-static uint64_t epoch_offset_ns(void) {
-    struct timespec real, monotonic;
-    clock_gettime(CLOCK_REALTIME, &real);
-    clock_gettime(CLOCK_MONOTONIC, &monotonic);
-    return (uint64_t)((real.tv_sec - monotonic.tv_sec) * 1000000000ll + real.tv_nsec -
-                      monotonic.tv_nsec);
 }
 
 // The ledger that belongs to the image which runs now; a new process where there is none.
@@ -35,7 +27,7 @@ static struct report_process *process_for(struct report *report,
     process->start_time_ticks = facts->start_time_ticks;
     process->boot_id = boot_id;
     process->created_ns = facts->now_ns;
-    process->epoch_offset_ns = epoch_offset_ns();
+    process->epoch_offset_ns = clock_epoch_ns() - clock_now_ns();
     return process;
 }
 
@@ -44,30 +36,27 @@ static int by_inode(const void *a, const void *b) {
     return one->record.inode < other->record.inode ? -1 : one->record.inode > other->record.inode;
 }
 
+static uint32_t ms_since(uint64_t then_ns, uint64_t now_ns) {
+    uint64_t ms = then_ns < now_ns ? (now_ns - then_ns) / 1000000 : 0;
+    return ms < UINT32_MAX ? (uint32_t)ms : UINT32_MAX; // after 49 days
+}
+
 // The kernel's ages may be those of a later segment: what the program was told of, it was told when
-// the ledger says. See look_at_age() in preload/report/snapshot.c.
-static void correct_age(struct ledger_record *record, uint64_t now_ns) {
-    struct ledger_snapshot *snapshot = &record->snapshot;
+// the ledger says. An error ends the connection. End of stream does not: one that is dead as well
+// may have died at any time since the last sign of life (of a timeout, or by `sockleak reap`).
+static void correct_age(const struct ledger_record *record, struct ledger_snapshot *snapshot) {
     uint64_t told_ns = record->error_ns ? record->error_ns : record->eof_ns;
-    if (told_ns == 0 || told_ns > now_ns)
-        return;
-    uint64_t told_ms = (now_ns - told_ns) / 1000000;
-    if (told_ms > UINT32_MAX)
-        told_ms = UINT32_MAX;
-    if (snapshot->state == STATE_CLOSE_WAIT && told_ms > snapshot->state_age_ms)
-        snapshot->state_age_ms = (uint32_t)told_ms;
-    if (snapshot->state == STATE_CLOSE) {
-        snapshot->state_age_ms = (uint32_t)told_ms;
+    uint32_t told_ms = ms_since(told_ns, snapshot->taken_ns);
+    if (snapshot->state == STATE_CLOSE && record->error_ns) {
+        snapshot->state_age_ms = told_ms;
         snapshot->flags &= (uint16_t)~SNAPSHOT_AGE_IS_BOUND;
+    } else if (snapshot->state == STATE_CLOSE_WAIT && told_ns && told_ms > snapshot->state_age_ms) {
+        snapshot->state_age_ms = told_ms;
     }
 }
 
-static uint32_t ms_since(uint64_t then_ns, uint64_t now_ns) {
-    return then_ns && then_ns < now_ns ? (uint32_t)((now_ns - then_ns) / 1000000) : 0;
-}
-
 // What only the ledger tells, as the library's own snapshot does it (report/snapshot.c): whose
-// affair the socket is, and how old its state is at least.
+// affair the socket is, and how old its state is.
 static void explain_snapshot(struct ledger_record *record, uint32_t process) {
     struct ledger_snapshot *snapshot = &record->snapshot;
     bool is_found = record->provenance == PROVENANCE_FOUND;
@@ -75,14 +64,7 @@ static void explain_snapshot(struct ledger_record *record, uint32_t process) {
         snapshot->flags &= (uint16_t)~SNAPSHOT_STANDARD_STREAM;
     if (!is_found && !verdict_is_inherited(record, process))
         snapshot->flags &= (uint16_t)~SNAPSHOT_HELD_BY_PARENT;
-    uint64_t told_ns = record->error_ns ? record->error_ns : record->eof_ns;
-    uint32_t told_ms = ms_since(told_ns, snapshot->taken_ns);
-    if (snapshot->state == STATE_CLOSE && told_ns) {
-        snapshot->state_age_ms = told_ms;
-        snapshot->flags &= (uint16_t)~SNAPSHOT_AGE_IS_BOUND;
-    } else if (snapshot->state == STATE_CLOSE_WAIT && told_ms > snapshot->state_age_ms) {
-        snapshot->state_age_ms = told_ms;
-    }
+    correct_age(record, snapshot);
 }
 
 static void overlay(struct report *report, struct report_socket *socket,
@@ -142,7 +124,6 @@ int report_observe(struct report *report, const struct report_process_facts *fac
         if (!known)
             sockets[i].record.process = process->process;
         overlay(report, &sockets[i], &facts->sockets[i]);
-        correct_age(&sockets[i].record, facts->now_ns);
     }
     free(process->sockets);
     process->sockets = sockets;

@@ -66,6 +66,18 @@ bool option_number(const char *text, uint64_t min, uint64_t max, uint64_t *out) 
     return *end == '\0' && *out >= min && *out <= max;
 }
 
+int option_pid(const char *command, int argc, char **argv, pid_t *out) {
+    uint64_t pid = 0;
+    if (optind == argc)
+        return error_usage(command, "which process? Give its PID");
+    if (optind + 1 < argc)
+        return error_usage(command, "one process at a time: '%s' is too much", argv[optind + 1]);
+    if (!option_number(argv[optind], 1, INT32_MAX, &pid))
+        return error_usage(command, "'%s' is no process id", argv[optind]);
+    *out = (pid_t)pid;
+    return STATUS_OK;
+}
+
 bool option_time(const char *text, uint64_t *out_ms) {
     static const struct {
         const char *unit;

@@ -190,6 +190,13 @@ static int add_socket(struct procfs_socket **list, size_t *count, size_t *room, 
     return 0;
 }
 
+static int by_inode_and_fd(const void *left, const void *right) {
+    const struct procfs_socket *a = left, *b = right;
+    if (a->inode != b->inode)
+        return a->inode < b->inode ? -1 : 1;
+    return (a->fd > b->fd) - (a->fd < b->fd);
+}
+
 int procfs_sockets(pid_t pid, struct procfs_socket **out, size_t *count) {
     *out = NULL;
     *count = 0;
@@ -220,6 +227,8 @@ int procfs_sockets(pid_t pid, struct procfs_socket **out, size_t *count) {
         *out = NULL;
         *count = 0;
     }
+    if (*count)
+        qsort(*out, *count, sizeof **out, by_inode_and_fd);
     return error;
 }
 

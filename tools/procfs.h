@@ -45,8 +45,8 @@ struct procfs_socket {
     uint64_t inode;
 };
 
-// The open sockets, in no order, the same inode once for each fd. 0 or -errno: -EACCES where the
-// process is another user's.
+// The open sockets, by inode and then by fd, the same inode once for each fd. 0 or -errno: -EACCES
+// where the process is another user's.
 int procfs_sockets(pid_t pid, struct procfs_socket **out, size_t *count);
 
 // The protocol of a socket, such as "TCP", "TCPv6", "UNIX" (getxattr system.sockprotoname, as lsof

@@ -74,10 +74,8 @@ static void add_finding(struct reap *reap, const struct report_finding *finding)
     }
 }
 
-static int by_age(const void *left, const void *right) {
+static int by_fd(const void *left, const void *right) {
     const struct reap_socket *a = left, *b = right;
-    if (a->age_ms != b->age_ms)
-        return a->age_ms > b->age_ms ? -1 : 1;
     return (a->socket->record.first_fd > b->socket->record.first_fd) -
            (a->socket->record.first_fd < b->socket->record.first_fd);
 }
@@ -134,7 +132,7 @@ int reap_list(struct reap *reap, const struct report *report) {
             add_finding(reap, &process->findings[k]);
     }
     if (reap->count)
-        qsort(reap->sockets, reap->count, sizeof *reap->sockets, by_age);
+        qsort(reap->sockets, reap->count, sizeof *reap->sockets, by_fd);
     int error =
         reap->take_shared || reap->count == 0 ? 0 : procfs_each_process(leave_what_it_holds, reap);
     count_listed(reap);

@@ -1,6 +1,7 @@
 // Letting go of sockets that a live process will not close: first aid, until the program is mended.
 //
-//     struct reap reap = {.pid = pid, .older_ms = 60000, .verdicts = REAP_ALL_VERDICTS};
+//     struct reap reap = {.pid = pid, .older_ms = 60000, .verdicts = 1u << VERDICT_EOF_IGNORED};
+//     reap_open(&reap);              // before the report is gathered
 //     reap_list(&reap, report);      // which; nothing is changed
 //     reap_destroy(&reap);           // exactly those, each looked at again right before
 //     reap_free(&reap);
@@ -26,7 +27,7 @@ struct reap_socket {
     const struct report_socket *socket; // the report's
     const struct report_finding *finding;
     struct diag_socket kernel; // when it was listed; inode 0: the kernel has no such connection
-    uint64_t age_ms;           // in its state, at least
+    uint64_t age_ms;           // in its state, at least; of a dead one, at most
     enum reap_result result;
     char why[160]; // of all but REAP_LISTED and REAP_DESTROYED
 };
@@ -40,7 +41,7 @@ struct reap {
     uint64_t start_ticks;
     struct diag_table table;
     struct diag_link *link;
-    struct reap_socket *sockets; // oldest first
+    struct reap_socket *sockets; // by their first fd
     uint32_t count, listed;
 };
 

@@ -30,9 +30,10 @@ static int read_memory(pid_t pid, uint64_t address, void *out, size_t len_bytes)
     return 0;
 }
 
-// --- a symbol of a loaded library
-// ----------------------------------------------------------------- From memory and not from its
-// file, which may have been replaced since, or lie in another mount namespace.
+// --- a symbol of a loaded library ---------------------------------------------------------------
+
+// From memory and not from its file, which may have been replaced since, or lie in another mount
+// namespace.
 
 struct image {
     pid_t pid;

@@ -1,4 +1,5 @@
 #include "run_descendants.h"
+#include "base/clock.h"
 #include "errors.h"
 #include "procfs.h"
 #include "visibility.h"
@@ -8,7 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 enum {
@@ -260,14 +260,8 @@ static void look_at(void *context, pid_t pid) {
     }
 }
 
-static uint64_t monotonic_ns(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
-
 static void note_gone(struct descendants *list) {
-    uint64_t now_ns = monotonic_ns();
+    uint64_t now_ns = clock_now_ns();
     size_t kept = 0;
     for (size_t i = 0; i < list->running_count; i++) {
         struct seen *seen = list->running[i];
@@ -291,7 +285,7 @@ bool descendants_look(void *context) {
 // --- when they ended ----------------------------------------------------------------------------
 
 void descendants_ended(struct descendants *list, pid_t pid) {
-    uint64_t now_ns = monotonic_ns();
+    uint64_t now_ns = clock_now_ns();
     bool was_running = false;
     size_t kept = 0;
     for (size_t i = 0; i < list->running_count; i++) {

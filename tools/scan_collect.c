@@ -124,13 +124,6 @@ static void add_fd(struct scan_process *process, struct namespace *space,
     socket->fds[socket->fd_count++] = fd;
 }
 
-static int by_inode_and_fd(const void *left, const void *right) {
-    const struct procfs_socket *a = left, *b = right;
-    if (a->inode != b->inode)
-        return a->inode < b->inode ? -1 : 1;
-    return (a->fd > b->fd) - (a->fd < b->fd);
-}
-
 static int visit_process(void *context, pid_t pid) {
     struct collection *all = context;
     struct namespace *space = namespace_of(all, pid);
@@ -143,8 +136,6 @@ static int visit_process(void *context, pid_t pid) {
         all->result->unread_processes++;
     if (error < 0)
         return all->filter->pid ? error : 0;
-    if (count)
-        qsort(list, count, sizeof *list, by_inode_and_fd);
     struct scan_process *process = NULL;
     uint32_t index = all->result->process_count;
     for (size_t i = 0; i < count; i++) {

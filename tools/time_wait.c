@@ -2,7 +2,6 @@
 #include "diag.h"
 #include "errors.h"
 #include "gather.h"
-#include "procfs.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -70,12 +69,8 @@ static uint64_t exhausted_ports(const struct report *report) {
 
 // Of this process's own namespace: most often that of the others, and else a guess.
 static uint64_t closes_that_may_matter(void) {
-    char text[64];
-    unsigned first, last;
-    if (procfs_read("/proc/sys/net/ipv4/ip_local_port_range", text, sizeof text) > 0 &&
-        sscanf(text, "%u %u", &first, &last) == 2 && first <= last)
-        return (last - first + 1) / 2;
-    return LIKELY_CLOSES;
+    uint16_t first, last;
+    return diag_port_range(&first, &last) ? ((uint64_t)last - first + 1) / 2 : LIKELY_CLOSES;
 }
 
 bool time_wait_is_likely(const struct report *report) {

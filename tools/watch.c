@@ -1,4 +1,5 @@
 #include "watch.h"
+#include "base/clock.h"
 #include "errors.h"
 #include "format.h"
 #include <inttypes.h>
@@ -27,12 +28,6 @@ bool watch_has_color(enum color_when when, FILE *out) {
         return when == COLOR_ALWAYS;
     return isatty(fileno(out)) && !(no_color && no_color[0]) &&
            !(terminal && strcmp(terminal, "dumb") == 0);
-}
-
-static uint64_t monotonic_ms(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
 struct watch *watch_new(void) {
@@ -87,7 +82,7 @@ static int by_growth(const void *left, const void *right) {
 
 static void remember(struct watch *watch, const struct report *report) {
     watch->before_ms = watch->now_ms;
-    watch->now_ms = monotonic_ms();
+    watch->now_ms = clock_now_ns() / 1000000;
     watch->close_wait_before = watch->close_wait;
     watch->close_wait = watch->dead = 0;
     for (uint32_t i = 0; i < watch->count; i++) {

@@ -24,6 +24,15 @@ static struct report *report_of(struct ledger_image *one, struct ledger_image *o
     return report;
 }
 
+// `image` becomes process 100, and ignores one end of stream, where it was born: a stack of so many
+// frames from 0x1000 on. Returns its number.
+static uint32_t image_of_one_leak(uint16_t depth) {
+    image_init(&image, 100);
+    uint32_t birth = image_stack(&image, 0x1000, depth);
+    image_ignore_eof(image_socket(&image, birth), birth);
+    return birth;
+}
+
 static void sockets_of_one_verdict_and_stacks_are_one_finding(void **state) {
     (void)state;
     image_init(&image, 100);
@@ -71,9 +80,7 @@ static void process_is_told_by_its_header(void **state) {
 
 static void dup_counts_once_and_shows_both_descriptors(void **state) {
     (void)state;
-    image_init(&image, 100);
-    uint32_t birth = image_stack(&image, 0x1000, 1);
-    image_ignore_eof(image_socket(&image, birth), birth);
+    image_of_one_leak(1);
     image.fds[9] = 1;
     image.header.regions[LEDGER_FDS].used = 10;
     struct report *report = report_of(&image, NULL);
@@ -88,12 +95,10 @@ static void dup_counts_once_and_shows_both_descriptors(void **state) {
 static void equal_findings_of_two_processes_are_merged(void **state) {
     (void)state;
     static struct ledger_image other;
-    image_init(&image, 100);
     image_init(&other, 200);
-    uint32_t birth = image_stack(&image, 0x1000, 2);
-    image_ignore_eof(image_socket(&image, birth), birth);
+    image_of_one_leak(2);
     image_stack(&other, 0x5000, 1); // another id, the same stack
-    birth = image_stack(&other, 0x1000, 2);
+    uint32_t birth = image_stack(&other, 0x1000, 2);
     image_ignore_eof(image_socket(&other, birth), birth);
     struct report *report = report_of(&image, &other);
     assert_int_equal(report->summary.leaks, 2);
@@ -104,9 +109,7 @@ static void equal_findings_of_two_processes_are_merged(void **state) {
 
 static void killed_process_is_judged_by_what_it_was_told(void **state) {
     (void)state;
-    image_init(&image, 100);
-    uint32_t birth = image_stack(&image, 0x1000, 2);
-    image_ignore_eof(image_socket(&image, birth), birth);
+    uint32_t birth = image_of_one_leak(2);
     image_socket(&image, birth);
     image_kill(&image);
     struct report *report = report_of(&image, NULL);
@@ -123,10 +126,8 @@ static void killed_process_is_judged_by_what_it_was_told(void **state) {
 static void counters_of_a_call_site_are_summed_over_processes(void **state) {
     (void)state;
     static struct ledger_image other;
-    image_init(&image, 100);
     image_init(&other, 200);
-    uint32_t birth = image_stack(&image, 0x1000, 2);
-    image_ignore_eof(image_socket(&image, birth), birth);
+    uint32_t birth = image_of_one_leak(2);
     image.stacks[birth].opened = 10;
     image.stacks[birth].closed = 9;
     image.stacks[birth].closed_passive = 9;
@@ -191,9 +192,7 @@ static void killed_process_is_judged_by_its_own_options(void **state) {
 
 static void killed_child_leaves_inherited_sockets_to_its_parent(void **state) {
     (void)state;
-    image_init(&image, 100);
-    uint32_t birth = image_stack(&image, 0x1000, 2);
-    image_ignore_eof(image_socket(&image, birth), birth);
+    image_of_one_leak(2);
     image.header.process = 2; // the record's is 1: inherited
     image_kill(&image);
     struct report *report = report_of(&image, NULL);
@@ -204,9 +203,7 @@ static void killed_child_leaves_inherited_sockets_to_its_parent(void **state) {
 static void socket_leaked_by_parent_and_child_is_the_parents(void **state) {
     (void)state;
     static struct ledger_image child;
-    image_init(&image, 100);
-    uint32_t birth = image_stack(&image, 0x1000, 2);
-    image_ignore_eof(image_socket(&image, birth), birth);
+    image_of_one_leak(2);
     child = image;
     child.header.pid = 101;
     child.header.parent_pid = 100;
@@ -301,11 +298,9 @@ static void kernel_facts_win_over_the_ledger(void **state) {
 static void fingerprint_is_the_same_at_another_line_and_not_at_another_place(void **state) {
     (void)state;
     static struct ledger_image other;
-    image_init(&image, 100);
     image_init(&other, 200);
-    uint32_t birth = image_stack(&image, 0x1000, 2);
-    image_ignore_eof(image_socket(&image, birth), birth);
-    birth = image_stack(&other, 0x3000, 2);
+    image_of_one_leak(2);
+    uint32_t birth = image_stack(&other, 0x3000, 2);
     image_ignore_eof(image_socket(&other, birth), birth);
     struct report *first = report_of(&image, NULL), *again = report_of(&image, NULL);
     struct report *second = report_of(&other, NULL);
@@ -335,9 +330,7 @@ static void what_is_no_ledger_is_refused(void **state) {
 
 static void cut_ledger_is_marked_incomplete(void **state) {
     (void)state;
-    image_init(&image, 100);
-    uint32_t birth = image_stack(&image, 0x1000, 2);
-    image_ignore_eof(image_socket(&image, birth), birth);
+    image_of_one_leak(2);
     struct report *report = report_new();
     struct report_options options = REPORT_OPTIONS_DEFAULT;
     size_t len = offsetof(struct ledger_image, frames);

@@ -161,6 +161,11 @@ class Listing(Case):
                                 ("shutdown-unclosed", set())):
             self.assertEqual(set(self.results(self.reap(process, OLDER, f"--verdict={verdicts}"), made)), kinds)
 
+    def test_they_are_listed_by_descriptor(self):
+        process, made = self.serve()
+        listed = [s["fds"][0] for s in self.reap(process, OLDER)["sockets"]]
+        self.assertEqual(listed, sorted(made["fds"][kind] for kind in LEAKED | {"reset"}))
+
     def test_the_text_names_the_code_where_it_is_known(self):
         process, made = self.serve(LD_PRELOAD=harness.LIBRARY)
         done = sockleak("reap", OLDER, process.pid)
@@ -207,6 +212,16 @@ class Destroying(Case):
         self.reap(process, OLDER, "--yes")
         document = self.reap(process, OLDER, "--yes")
         self.assertEqual(set(self.results(document, made).values()) - {"left"}, set())
+
+    def test_how_long_they_are_dead_is_told_as_a_bound(self):
+        """End of stream was read while they were in CLOSE_WAIT: it does not tell when they died."""
+        process, made = self.serve(LD_PRELOAD=harness.LIBRARY)
+        self.reap(process, OLDER, "--yes")
+        text = sockleak("dump", process.pid).stdout
+        self.assertRegex(text, rf"fd {made['fds']['eof']} .*   dead for at most \d")
+        self.assertNotRegex(text, r"dead for \d")
+        text = sockleak("reap", OLDER, process.pid).stdout
+        self.assertRegex(text, rf"(?m)^left +fd {made['fds']['eof']}  .* CLOSE for at most \d")
 
     def test_the_descriptors_stay(self):
         process, made = self.serve()

@@ -187,6 +187,10 @@ class C(Case):
         self.assertRegex(text, rf"opened, and read end of stream on, fd {self.fds[0]}: CLOSE_WAIT, eof-ignored")
         self.assertRegex(text, r"wait_for_answer at \S*program.c:\d+")
         self.assertLess(text.index("the worker"), text.index("the poller"))
+        self.assertNotIn("more", text)
+        text = sockleak("dump", "--threads", "--max-sockets=0", process.pid).stdout
+        self.assertRegex(text, r"the worker: blocked in .*\n==\d+==     \.\.\. and 1 more\n")
+        self.assertNotIn("opened, and read end of stream on", text)
         self.assertNotIn("preload/hooks", text)  # the hook that recv goes through
         self.assertNotIn("libsockleak.so", text)
 
