@@ -17,7 +17,7 @@ static void *server(void *arg) {
     const int listener = *(const int *)arg;
     for (int i = 0; i < QUESTIONS; i++) {
         char question[32];
-        int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+        int fd = peer_accept(listener);
         peer_recv_line(fd, question, sizeof question);
         peer_send(fd, "42\n", strlen("42\n"));
         close(fd);

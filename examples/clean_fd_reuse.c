@@ -23,9 +23,7 @@ static void same_number(int fd, int number) {
 /* The kernel completes a connection in the backlog, so one thread can be both ends. */
 static int socket_at_end_of_stream(int listener, int client) {
     char byte;
-    int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
-    if (fd < 0)
-        err(EXIT_FAILURE, "accept4");
+    int fd = peer_accept(listener);
     shutdown(client, SHUT_WR);
     if (recv(fd, &byte, sizeof byte, 0) != 0)
         errx(EXIT_FAILURE, "end of stream expected");

@@ -40,27 +40,15 @@ static void *clients(void *arg) {
     return NULL;
 }
 
-static void serve_echo(int client) {
-    char data[64];
-    ssize_t got;
-    do {
-        got = recv(client, data, sizeof data, 0);
-        if (got > 0)
-            peer_send(client, data, (size_t)got);
-    } while (got > 0);
-    close(client);
-}
-
 int main(void) {
     uint16_t port;
     int listener = peer_listen(&port);
     pthread_t peer = peer_start(clients, &port);
 
     for (int i = 0; i < CLIENTS; i++) {
-        int client = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
-        if (client < 0)
-            err(EXIT_FAILURE, "accept4");
-        serve_echo(client);
+        int client = peer_accept(listener);
+        peer_echo(client);
+        close(client);
     }
     pthread_join(peer, NULL);
     close(listener);

@@ -38,9 +38,7 @@ int main(void) {
     uint16_t port;
     int listener = peer_listen(&port);
     pthread_t peer = peer_start(client, &port);
-    int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
-    if (fd < 0)
-        err(EXIT_FAILURE, "accept4");
+    int fd = peer_accept(listener);
 
     char answer[32];
     int len = snprintf(answer, sizeof answer, "%ld\n", sum_of_numbers(fd));

@@ -15,23 +15,11 @@ enum {
     QUOTA = 2
 };
 
-static void serve_client(int client) {
-    char data[64];
-    ssize_t got;
-    do {
-        got = recv(client, data, sizeof data, 0);
-        if (got > 0)
-            peer_send(client, data, (size_t)got);
-    } while (got > 0);
-    close(client);
-}
-
 static void work(int listener) {
     for (int i = 0; i < QUOTA; i++) {
-        int client = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
-        if (client < 0)
-            err(EXIT_FAILURE, "accept4");
-        serve_client(client);
+        int client = peer_accept(listener);
+        peer_echo(client);
+        close(client);
     }
     close(listener);
 }

@@ -11,9 +11,7 @@
 
 static void *server(void *arg) {
     char question[32];
-    int fd = accept4(*(const int *)arg, NULL, NULL, SOCK_CLOEXEC);
-    if (fd < 0)
-        err(EXIT_FAILURE, "accept4");
+    int fd = peer_accept(*(const int *)arg);
     peer_recv_line(fd, question, sizeof question);
     peer_send(fd, "noon\n", strlen("noon\n"));
     close(fd);

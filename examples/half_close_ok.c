@@ -27,9 +27,7 @@ CALL_SITE static void serve_download(int client) {
 }
 
 static void *server(void *arg) {
-    int client = accept4(*(const int *)arg, NULL, NULL, SOCK_CLOEXEC);
-    if (client < 0)
-        err(EXIT_FAILURE, "accept4");
+    int client = peer_accept(*(const int *)arg);
     serve_download(client);
     return NULL;
 }

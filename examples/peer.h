@@ -91,6 +91,15 @@ static inline int peer_connect(uint16_t port) {
     return fd;
 }
 
+/* Returns the listener's next connection, where no report must show who took it. The caller closes
+ * it. */
+static inline int peer_accept(int listener) {
+    int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+    if (fd < 0)
+        err(EXIT_FAILURE, "cannot accept");
+    return fd;
+}
+
 /* Sends all len_bytes, however many calls that takes; never raises SIGPIPE. */
 static inline void peer_send(int fd, const char *data, size_t len_bytes) {
     while (len_bytes > 0) {
@@ -133,6 +142,14 @@ static inline void peer_ask(uint16_t port, const char *question) {
     if (peer_recv_line(fd, answer, sizeof answer) == 0)
         errx(EXIT_FAILURE, "no answer to %s", question);
     close(fd);
+}
+
+/* Sends back what comes, up to end of stream. */
+static inline void peer_echo(int fd) {
+    char data[64];
+    ssize_t got;
+    while ((got = recv(fd, data, sizeof data, 0)) > 0)
+        peer_send(fd, data, (size_t)got);
 }
 
 /* Starts the peer on a thread of its own; the caller joins it. */

@@ -22,9 +22,7 @@ static void *server(void *arg) {
     const int listener = *(const int *)arg;
     char question[32];
     for (int i = 0; i < TRIES; i++) {
-        int client = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
-        if (client < 0)
-            err(EXIT_FAILURE, "accept4");
+        int client = peer_accept(listener);
         while (peer_recv_line(client, question, sizeof question) > 0)
             ;
         close(client);
