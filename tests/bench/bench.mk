@@ -7,7 +7,7 @@ BENCH_PACKAGES := nginx:nginx-light haproxy:haproxy redis-server:redis-server \
 	valgrind:valgrind strace:strace heaptrack:heaptrack bpftrace:bpftrace unshare:util-linux ip:iproute2
 
 .PHONY: bench
-bench: ## measure every budget beside the bare program and other tools (QUICK=1 for less)
+bench: ## measure every budget beside the bare program and other tools (15 minutes; QUICK=1: 2)
 	@$(MAKE) --no-print-directory deps PACKAGES="$(BUILD_PACKAGES) $(BENCH_PACKAGES)"
 	@$(MAKE) --no-print-directory bench-built
 
