@@ -313,10 +313,6 @@ class KernelSocket:
     def local_port(self):
         return int(self.local.rsplit(":", 1)[1])
 
-    @property
-    def peer_port(self):
-        return int(self.peer.rsplit(":", 1)[1])
-
 
 def written(data, port):
     """An address of 4 or 16 bytes and a port, as a report writes them."""

@@ -130,9 +130,17 @@ print(server.getsockname()[1], flush=True); sys.stdin.readline()
 
 
 class TimeWait(harness.TestCase):
+    def server_on_a_fresh_port(self):
+        """On one that nothing in TIME_WAIT had: the kernel gives a port again within that minute."""
+        while True:
+            server = socket.create_server(("127.0.0.1", 0), backlog=64)
+            self.addCleanup(server.close)
+            port = server.getsockname()[1]
+            if scan("--port", port)["summary"]["time_wait"] == 0:
+                return server, port
+
     def test_share_of_the_ports_is_per_destination(self):
-        server = socket.create_server(("127.0.0.1", 0), backlog=64)
-        port = server.getsockname()[1]
+        server, port = self.server_on_a_fresh_port()
         for _ in range(20):  # who closes first gets TIME_WAIT: here the client
             client = socket.create_connection(("127.0.0.1", port))
             accepted, _ = server.accept()
@@ -140,7 +148,6 @@ class TimeWait(harness.TestCase):
             accepted.recv(1)
             accepted.close()
         document = scan("--port", port)
-        server.close()
         with open("/proc/sys/net/ipv4/ip_local_port_range", encoding="ascii") as file:
             first, last = map(int, file.read().split())
         (told,) = document["time_wait"]
@@ -151,9 +158,7 @@ class TimeWait(harness.TestCase):
         self.assertEqual(document["summary"]["time_wait"], 20)
 
     def test_accepted_connections_take_no_ports(self):
-        server = socket.create_server(("127.0.0.1", 0), backlog=64)
-        self.addCleanup(server.close)
-        port = server.getsockname()[1]
+        server, port = self.server_on_a_fresh_port()
         for _ in range(5):
             client = socket.create_connection(("127.0.0.1", port))
             accepted, _ = server.accept()
