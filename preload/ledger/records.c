@@ -149,9 +149,8 @@ bool ledger_fd_restore(int fd, uint32_t number) {
 }
 
 bool ledger_fd_replace(int fd, uint32_t from, uint32_t to) {
-    return ledger_fd(fd) == from &&
-           __atomic_compare_exchange_n(&ledger.fds[fd], &from, to, false, __ATOMIC_ACQ_REL,
-                                       __ATOMIC_RELAXED);
+    return ledger_fd(fd) == from && __atomic_compare_exchange_n(&ledger.fds[fd], &from, to, false,
+                                                                __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
 }
 
 int ledger_fd_limit(void) {
