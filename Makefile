@@ -16,7 +16,7 @@ ARCH := $(shell uname -m)
 
 BASE := guard owner clock format process program notice options output
 LEDGER := backing ledger sites records
-TRACK := imports frame_rules_$(ARCH) fast_unwind unwind_libunwind modules walks stacks endings tracker programs
+TRACK := imports frame_rules_$(ARCH) fast_unwind unwind_libunwind modules walks stacks addresses endings tracker programs
 REPORT := scratch facts snapshot names verdict cause teardown text interrupted threads exhaustion symbols report trigger signals
 HOOKS := real create stream pass dup close process exec signal syscall
 

@@ -23,10 +23,11 @@ unit_stacks_race := $(UNIT_STACKS) $(UNIT_ON_LEDGER) base/clock base/guard + fak
 unit_frame_rules := track/frame_rules_$(ARCH)
 unit_fast_unwind := track/fast_unwind track/frame_rules_$(ARCH)
 unit_walks := track/walks track/fast_unwind track/frame_rules_$(ARCH) track/modules $(UNIT_ON_LEDGER) base/clock
-unit_tracker := track/tracker track/endings $(UNIT_STACKS) track/modules $(UNIT_ON_LEDGER) base/guard base/owner \
+unit_tracker := track/tracker track/addresses track/endings $(UNIT_STACKS) track/modules $(UNIT_ON_LEDGER) base/guard base/owner \
 	base/options + fake_unwinder fake_clock sockets
 unit_tracker_stream := $(unit_tracker) connections
 unit_endings := $(unit_tracker) connections
+unit_addresses := $(unit_tracker) connections
 unit_sites := $(unit_endings)
 unit_exhaustion := report/exhaustion report/text report/names report/verdict $(unit_tracker)
 unit_verdict := report/verdict
@@ -36,8 +37,8 @@ unit_teardown := report/teardown
 unit_text := report/text report/names report/verdict base/format
 unit_scratch := report/scratch
 unit_symbols := report/symbols report/scratch
-unit_facts := report/facts base/clock + sockets
-unit_snapshot := report/snapshot report/facts report/scratch $(UNIT_ON_LEDGER) base/clock + sockets
+unit_facts := report/facts track/addresses $(UNIT_ON_LEDGER) base/owner base/clock + sockets
+unit_snapshot := report/snapshot report/facts report/scratch track/addresses $(UNIT_ON_LEDGER) base/owner base/clock + sockets
 unit_signals := report/signals report/interrupted base/options base/format base/owner + fake_trigger
 
 UNIT_NAMES := $(patsubst tests/unit/test_%.c,%,$(wildcard tests/unit/test_*.c))

@@ -1,6 +1,7 @@
 // Births: socket, socketpair, accept, accept4; and connect, which tells the peer.
 #include "hooks/real.h"
 #include "report/exhaustion.h"
+#include "track/addresses.h"
 #include "track/tracker.h"
 #include <errno.h>
 
@@ -42,10 +43,12 @@ static int accepted(int listener, int fd, enum ledger_call call, const void *cal
 }
 
 EXPORT int accept(int fd, struct sockaddr *address, socklen_t *bytes) {
+    address_settle(); // it may wait for long
     return accepted(fd, real_accept(fd, address, bytes), CALL_ACCEPT, CALLER);
 }
 
 EXPORT int accept4(int fd, struct sockaddr *address, socklen_t *bytes, int flags) {
+    address_settle();
     return accepted(fd, real_accept4(fd, address, bytes, flags), CALL_ACCEPT4, CALLER);
 }
 

@@ -7,6 +7,7 @@
 #include "ledger/ledger.h"
 #include "report/text.h"
 #include "report/trigger.h"
+#include "track/addresses.h"
 #include "track/tracker.h"
 #include <linux/tcp.h>
 #include <netinet/in.h>
@@ -124,7 +125,7 @@ void exhaustion_failed(int error, const struct sockaddr *peer, socklen_t peer_by
     if (exhaustion.kind == EXHAUSTED_PORTS) {
         if (!peer || !has_address_for(peer, peer_bytes))
             return;
-        tracker_copy_address(&exhaustion.peer, peer, peer_bytes);
+        address_copy(&exhaustion.peer, peer, peer_bytes);
         exhaustion.limit = local_ports();
         exhaustion.time_wait = time_waits();
     }

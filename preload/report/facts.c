@@ -1,6 +1,7 @@
 #include "report/facts.h"
 #include "base/clock.h"
 #include "base/sys.h"
+#include "track/addresses.h"
 #include <fcntl.h>
 #include <linux/sockios.h>
 #include <linux/tcp.h>
@@ -42,33 +43,6 @@ bool facts_are_missing(const struct ledger_record *record) {
     return record->family == 0 || record->type == 0 ||
            (inet && record->type == SOCK_STREAM && tcp &&
             !(record->snapshot.flags & SNAPSHOT_HAS_TCP_INFO));
-}
-
-static void store_address(struct ledger_address *out, const struct sockaddr_in6 *address) {
-    if (address->sin6_family == AF_INET) {
-        const struct sockaddr_in *in = (const struct sockaddr_in *)(const void *)address;
-        *out = (struct ledger_address){.family = ADDRESS_INET, .port = ntohs(in->sin_port)};
-        memcpy(out->ip, &in->sin_addr, sizeof in->sin_addr);
-    } else if (address->sin6_family == AF_INET6) {
-        *out = (struct ledger_address){.family = ADDRESS_INET6,
-                                       .port = ntohs(address->sin6_port),
-                                       .scope_id = address->sin6_scope_id};
-        memcpy(out->ip, &address->sin6_addr, sizeof address->sin6_addr);
-    }
-}
-
-// Where the kernel does not say, what is known from connect or accept stands. SO_PEERNAME, and not
-// getpeername: it also answers for a connection that was reset (inet_getname in
-// net/ipv4/af_inet.c).
-static void look_at_addresses(struct ledger_record *record, int fd) {
-    struct sockaddr_in6 address = {0};
-    unsigned bytes = sizeof address;
-    if (sys_call(SYS_getsockname, fd, (long)&address, (long)&bytes, 0, 0, 0) == 0)
-        store_address(&record->local, &address);
-    address = (struct sockaddr_in6){0};
-    bytes = record->family == AF_INET ? sizeof(struct sockaddr_in) : sizeof address;
-    if (sys_getsockopt(fd, SOL_SOCKET, SO_PEERNAME, &address, &bytes) == 0)
-        store_address(&record->peer, &address);
 }
 
 static void look_at_queues(const struct ledger_record *record, struct ledger_snapshot *snapshot,
@@ -244,7 +218,7 @@ void facts_look_at(struct ledger_record *record) {
     if (record->family == AF_INET || record->family == AF_INET6) {
         if (stream)
             look_at_tcp(record, &snapshot, fd);
-        look_at_addresses(record, fd);
+        address_ask(record, fd);
     }
     if (stream && snapshot.state != STATE_LISTEN)
         look_at_queues(record, &snapshot, fd);

@@ -5,6 +5,7 @@
 #include "base/process.h"
 #include "base/sys.h"
 #include "ledger/sites.h"
+#include "track/addresses.h"
 #include "track/endings.h"
 #include "track/stacks.h"
 #include "track/unwinder.h"
@@ -136,31 +137,12 @@ static uint32_t new_record(uint64_t inode, const struct tracker_birth *birth) {
     return number;
 }
 
-void tracker_copy_address(struct ledger_address *out, const struct sockaddr *address,
-                          socklen_t bytes) {
-    struct sockaddr_in6 copy = {0};
-    if (!address || bytes < sizeof(sa_family_t))
-        return;
-    memcpy(&copy, address, bytes < sizeof copy ? bytes : sizeof copy);
-    if (copy.sin6_family == AF_INET && bytes >= sizeof(struct sockaddr_in)) {
-        const struct sockaddr_in *in = (const struct sockaddr_in *)(const void *)&copy;
-        out->family = ADDRESS_INET;
-        out->port = ntohs(in->sin_port);
-        memcpy(out->ip, &in->sin_addr, sizeof in->sin_addr);
-    } else if (copy.sin6_family == AF_INET6 &&
-               bytes >= offsetof(struct sockaddr_in6, sin6_scope_id)) {
-        out->family = ADDRESS_INET6;
-        out->port = ntohs(copy.sin6_port);
-        out->scope_id = copy.sin6_scope_id;
-        memcpy(out->ip, &copy.sin6_addr, sizeof copy.sin6_addr);
-    }
-}
-
 // --- births -------------------------------------------------------------------------------------
 
 void tracker_born(int fd, const struct tracker_birth *birth) {
     if (!begin())
         return;
+    address_settle();
     uint64_t inode = socket_inode(fd);
     if (inode == 0)
         return;
@@ -171,6 +153,7 @@ void tracker_born(int fd, const struct tracker_birth *birth) {
 void tracker_accepted(int listener, int fd, enum ledger_call call, const void *caller) {
     if (!begin())
         return;
+    address_settle();
     uint64_t inode = socket_inode(fd);
     if (inode == 0)
         return;
@@ -208,6 +191,7 @@ void tracker_connected(int fd, const struct sockaddr *peer, socklen_t peer_bytes
                        const void *caller) {
     if (!begin())
         return;
+    address_settle();
     uint32_t number = hold_or_adopt(fd, caller);
     if (number == 0)
         return;
@@ -232,7 +216,7 @@ void tracker_connected(int fd, const struct sockaddr *peer, socklen_t peer_bytes
         record->process = ledger.header->process;
         record->flags = disconnected ? 0 : error == 0 ? RECORD_CONNECTED : RECORD_CONNECTING;
         memset(&record->peer, 0, sizeof record->peer);
-        tracker_copy_address(&record->peer, peer, peer_bytes);
+        address_copy(&record->peer, peer, peer_bytes);
     }
     ledger_release(number);
 }
@@ -268,23 +252,6 @@ static bool is_stream(const struct ledger_record *record, int fd) {
             type == SOCK_STREAM);
 }
 
-// A ledger file is also read when this process was killed: then nobody else can tell the addresses
-// any more. Two system calls at the end of a connection, and only there. SO_PEERNAME also answers
-// for one that was reset: see preload/report/facts.c.
-static void note_addresses(struct ledger_record *record, int fd) {
-    struct sockaddr_in6 address = {0};
-    unsigned bytes = sizeof address;
-    if (!ledger_is_file())
-        return;
-    if (sys_call(SYS_getsockname, fd, (long)&address, (long)&bytes, 0, 0, 0) == 0)
-        tracker_copy_address(&record->local, (struct sockaddr *)&address, bytes);
-    // An adopted or received record has no family, and SO_PEERNAME refuses room for more than it
-    // is.
-    bytes = address.sin6_family == AF_INET ? sizeof(struct sockaddr_in) : sizeof address;
-    if (sys_getsockopt(fd, SOL_SOCKET, SO_PEERNAME, &address, &bytes) == 0)
-        tracker_copy_address(&record->peer, (struct sockaddr *)&address, bytes);
-}
-
 // Two threads may be told of one socket's end at the same time: the first one writes it down.
 static bool claim(struct ledger_record *record, uint16_t flag) {
     return !(__atomic_fetch_or(&record->flags, flag, __ATOMIC_ACQ_REL) & flag);
@@ -313,7 +280,7 @@ void tracker_read_nothing(int fd, enum ledger_call call, const void *caller) {
         record->eof_stack = stack_capture(caller);
         record->eof_call = (uint8_t)call;
         record->eof_tid = thread_id();
-        note_addresses(record, fd);
+        address_note_end(number, fd);
         record->process = ledger.header->process;
         __atomic_store_n(&record->eof_ns, clock_now_ns(), __ATOMIC_RELEASE);
     }
@@ -335,7 +302,7 @@ void tracker_read_failed(int fd, enum ledger_call call, int error, const void *c
         claim(record, RECORD_TELLING_ERROR)) {
         record->error_stack = stack_capture(caller);
         record->error_call = (uint8_t)call;
-        note_addresses(record, fd);
+        address_note_end(number, fd);
         record->error_ns = clock_now_ns();
         record->process = ledger.header->process;
         __atomic_store_n(&record->error, (uint16_t)error, __ATOMIC_RELEASE);

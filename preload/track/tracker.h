@@ -56,12 +56,11 @@ void tracker_connected(int fd, const struct sockaddr *peer, socklen_t peer_bytes
 
 // A read of length > 0 returned 0. Decides whether that is an end of stream: one getsockopt for a
 // TCP socket, one ppoll for another or whose type is not known, one fstat for an fd not seen
-// before. Where the ledger is a file, also one getsockname and one getsockopt, for the addresses:
-// a process that is killed can tell them no more.
+// before. Where the ledger is a file, see track/addresses.h.
 void tracker_read_nothing(int fd, enum ledger_call call, const void *caller);
 
-// A read failed with `error`. For the addresses as above, the first time that the error is one of
-// the connection's; one getsockopt where the type is not known.
+// A read failed with `error`. One getsockopt where the type is not known, the first time that the
+// error is one of the connection's.
 void tracker_read_failed(int fd, enum ledger_call call, int error, const void *caller);
 
 // Before and after shutdown(2). One getsockopt before the first that sends our FIN. `how` is
@@ -94,10 +93,6 @@ static inline void tracker_note_fork(void) {
     if (tracker_active())
         ledger_note_fork();
 }
-
-// An address of the program's, as the ledger keeps it; ADDRESS_NONE for another family.
-void tracker_copy_address(struct ledger_address *out, const struct sockaddr *address,
-                          socklen_t bytes);
 
 // In a forked child, before anything else touches the ledger.
 void tracker_continue_in_child(void);

@@ -2,12 +2,10 @@
 // of a connection's state is the kernel.
 #include "connections.h"
 #include "unit.h"
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -24,15 +22,6 @@ static void follow_one(void) {
     pair = tcp_pair(AF_INET);
     born(pair.ours, CALL_ACCEPT);
     fake_clock_now_ns = 5000;
-}
-
-static void remove_all_in(const char *name) {
-    DIR *directory = opendir(name);
-    for (struct dirent *entry; (entry = readdir(directory));)
-        if (entry->d_name[0] != '.')
-            assert_int_equal(unlinkat(dirfd(directory), entry->d_name, 0), 0);
-    closedir(directory);
-    assert_int_equal(rmdir(name), 0);
 }
 
 // --- end of stream ------------------------------------------------------------------------------
@@ -205,28 +194,6 @@ ISOLATED(a_socket_first_seen_at_its_end_is_adopted_without_a_false_origin) {
     assert_int_equal(record->birth_stack, LEDGER_NO_STACK);
     assert_int_not_equal(record->eof_stack, LEDGER_NO_STACK);
     assert_int_equal(record->eof_ns, 5000);
-}
-
-// A record that came by SCM_RIGHTS was not told its family.
-ISOLATED(under_a_ledger_file_a_received_sockets_end_tells_both_addresses) {
-    char name[] = "/tmp/test_tracker_stream.XXXXXX";
-    assert_non_null(mkdtemp(name));
-    options_parse(NULL);
-    memcpy(options.ledger_dir, name, sizeof name);
-    caller = fake_stack_set(1, 4, 0);
-    pair = tcp_pair(AF_INET);
-    tracker_received(pair.ours, CALL_RECVMSG, caller);
-    bool is_file = ledger_is_file();
-    remove_all_in(name);
-    assert_true(is_file);
-    peer_closes(&pair);
-    read_once(pair.ours);
-    struct sockaddr_in peer;
-    socklen_t bytes = sizeof peer;
-    assert_int_equal(getpeername(pair.ours, (struct sockaddr *)&peer, &bytes), 0);
-    assert_int_equal(record_of(pair.ours)->local.family, ADDRESS_INET);
-    assert_int_equal(record_of(pair.ours)->peer.family, ADDRESS_INET);
-    assert_int_equal(record_of(pair.ours)->peer.port, ntohs(peer.sin_port));
 }
 
 // --- errors -------------------------------------------------------------------------------------
@@ -478,7 +445,6 @@ int main(void) {
         cmocka_unit_test(a_unix_streams_end_is_end_of_stream),
         cmocka_unit_test(a_files_end_is_nothing_of_ours),
         cmocka_unit_test(a_socket_first_seen_at_its_end_is_adopted_without_a_false_origin),
-        cmocka_unit_test(under_a_ledger_file_a_received_sockets_end_tells_both_addresses),
         cmocka_unit_test(a_reset_is_recorded_once),
         cmocka_unit_test(an_error_that_another_thread_writes_down_is_left_to_it),
         cmocka_unit_test(errors_that_end_no_connection_are_not_recorded),

@@ -1,0 +1,75 @@
+#include "track/addresses.h"
+#include "base/owner.h"
+#include "base/sys.h"
+#include <netinet/in.h>
+#include <stddef.h>
+#include <string.h>
+
+void address_copy(struct ledger_address *out, const struct sockaddr *address, socklen_t bytes) {
+    struct sockaddr_in6 copy = {0};
+    if (!address || bytes < sizeof(sa_family_t))
+        return;
+    memcpy(&copy, address, bytes < sizeof copy ? bytes : sizeof copy);
+    if (copy.sin6_family == AF_INET && bytes >= sizeof(struct sockaddr_in)) {
+        const struct sockaddr_in *in = (const struct sockaddr_in *)(const void *)&copy;
+        *out = (struct ledger_address){.family = ADDRESS_INET, .port = ntohs(in->sin_port)};
+        memcpy(out->ip, &in->sin_addr, sizeof in->sin_addr);
+    } else if (copy.sin6_family == AF_INET6 &&
+               bytes >= offsetof(struct sockaddr_in6, sin6_scope_id)) {
+        *out = (struct ledger_address){
+            .family = ADDRESS_INET6, .port = ntohs(copy.sin6_port), .scope_id = copy.sin6_scope_id};
+        memcpy(out->ip, &copy.sin6_addr, sizeof copy.sin6_addr);
+    }
+}
+
+// SO_PEERNAME, and not getpeername: it also answers for a connection that was reset (inet_getname
+// in net/ipv4/af_inet.c). It refuses room for more than the address is (sk_getsockopt).
+static void ask(int fd, int family, struct ledger_address *local, struct ledger_address *peer) {
+    struct sockaddr_in6 address = {0};
+    unsigned bytes = sizeof address;
+    if (sys_call(SYS_getsockname, fd, (long)&address, (long)&bytes, 0, 0, 0) == 0) {
+        address_copy(local, (struct sockaddr *)&address, bytes);
+        family = address.sin6_family;
+    }
+    bytes = family == AF_INET ? sizeof(struct sockaddr_in) : sizeof address;
+    if (sys_getsockopt(fd, SOL_SOCKET, SO_PEERNAME, &address, &bytes) == 0)
+        address_copy(peer, (struct sockaddr *)&address, bytes);
+}
+
+void address_ask(struct ledger_record *record, int fd) {
+    ask(fd, record->family, &record->local, &record->peer);
+}
+
+// --- what is asked later ------------------------------------------------------------------------
+
+// The record's number above the fd; 0 for none.
+uint64_t address_unsettled;
+
+void address_note_end(uint32_t number, int fd) {
+    if (!ledger_is_file())
+        return;
+    address_settle();
+    __atomic_store_n(&address_unsettled, (uint64_t)number << 32 | (uint32_t)fd, __ATOMIC_RELEASE);
+}
+
+void address_settle_now(void) {
+    if (owner_is_other_process())
+        return;
+    uint64_t unsettled = __atomic_exchange_n(&address_unsettled, 0, __ATOMIC_ACQ_REL);
+    uint32_t number = (uint32_t)(unsettled >> 32);
+    int fd = (int)(uint32_t)unsettled;
+    if (number == 0 || ledger_fd(fd) != number)
+        return; // closed since
+    uint32_t held = ledger_fd_hold(fd);
+    if (held == 0)
+        return;
+    struct ledger_record *record = ledger_record(held);
+    struct ledger_address local = record->local, peer = record->peer;
+    ask(fd, record->family, &local, &peer);
+    // Whoever closes the number takes it off the table first, so the answers were this socket's.
+    if (held == number && ledger_fd(fd) == number) {
+        record->local = local;
+        record->peer = peer;
+    }
+    ledger_release(held);
+}
