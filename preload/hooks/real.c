@@ -44,10 +44,14 @@ static const struct {
 
 void real_resolve(void) {
     int saved_errno = errno;
+    bool all_found = true;
     for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
         void *found = dlsym(RTLD_NEXT, table[i].name);
         *table[i].pointer = found ? found : (void *)missing;
+        all_found &= found != NULL;
     }
+    if (!all_found)
+        dlerror(); // the message is not for the program, which may ask for one of its own
     process_begin();
     errno = saved_errno;
 }
