@@ -24,11 +24,11 @@ def instructions(preloaded, *words):
     return callgrind(preloaded, [WORKLOAD, *map(str, words)])
 
 
-def system_calls(preloaded, command):
+def system_calls(preloaded, command, options=""):
     with tempfile.NamedTemporaryFile("r") as out:
-        preload = ["-E", "LD_PRELOAD=" + LIBRARY] if preloaded else []
-        subprocess.run(["strace", "-f", "-o", out.name, *preload, *command], env=environment(False),
-                       capture_output=True, check=True)
+        preload = ["-E", "LD_PRELOAD=" + LIBRARY, "-E", "SOCKLEAK_OPTIONS=" + options]
+        subprocess.run(["strace", "-f", "-o", out.name, *(preload if preloaded else []), *command],
+                       env=environment(False), capture_output=True, check=True)
         return sum(1 for line in out if " +++ " not in line and " --- " not in line)
 
 
@@ -41,6 +41,12 @@ def per(count_of, *words):
 
 def calls(preloaded, *words):
     return system_calls(preloaded, [WORKLOAD, *map(str, words)])
+
+
+def calls_with_a_file(preloaded, *words):
+    """As under `sockleak run`."""
+    with tempfile.TemporaryDirectory() as directory:
+        return system_calls(preloaded, [WORKLOAD, *map(str, words)], "ledger_dir=" + directory)
 
 
 def counted_row(what, both, limit, unit, share=1):
@@ -59,6 +65,8 @@ def measure():
     section("System calls (strace)")
     counted_row("a successful recv", per(calls, "recv", BATCH), 0, "calls")
     counted_row("a socket's life", per(calls, "life", 200, 5), 2, "calls", 2)
+    filed = per(calls_with_a_file, "life", 200, 5)
+    counted_row("a socket's life, with ledger_dir", filed, 2, "calls", 2)
     counted_row("/bin/true", [system_calls(p, ["/bin/true"]) for p in (False, True)], None, "calls")
     clean = [calls(p, "life", 1, 5) for p in (False, True)]
     counted_row("a process with 101 connections, clean exit", clean, None, "calls")
