@@ -21,7 +21,7 @@
 #include "track/fast_unwind.h"
 #include "track/imports.h"
 #include "track/modules.h"
-#include "track/readable.h"
+#include "base/readable.h"
 #include "track/unwinder.h"
 #include <dlfcn.h>
 #include <elf.h>
@@ -342,10 +342,27 @@ bool unwinder_ready(void) {
     return __atomic_load_n(&state, __ATOMIC_ACQUIRE) == LOADED;
 }
 
+// Where a caller goes on. On aarch64 libunwind stores the address of the byte before instead
+// (aarch64/Gtrace.c, tdep_trace: pc - use_prev_instr), except for what a signal interrupted. There
+// an instruction is 4 bytes, at a multiple of 4.
+static void *return_address(void *stored) {
+#if defined(__aarch64__)
+    enum {
+        INSTRUCTION_BYTES = 4
+    };
+    uintptr_t pc = (uintptr_t)stored + INSTRUCTION_BYTES - 1;
+    return (void *)(pc & ~(uintptr_t)(INSTRUCTION_BYTES - 1)); // NOLINT(performance-no-int-to-ptr)
+#else
+    return stored;
+#endif
+}
+
 static COLD int backtrace_by_libunwind(void **out, int max) {
     int saved_errno = errno;
     forget_unloaded();
     int depth = unw_backtrace_function(out, max);
+    for (int i = 0; i < depth; i++)
+        out[i] = return_address(out[i]);
     errno = saved_errno;
     return depth < 0 ? 0 : depth;
 }
