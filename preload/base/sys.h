@@ -9,6 +9,7 @@
 #include <signal.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/auxv.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -47,6 +48,16 @@ static inline long sys_call(long number, long a, long b, long c, long d, long e,
 #else
 #error "sockleak knows x86-64 and aarch64: add this architecture's system call instruction here"
 #endif
+
+// What mprotect and MAP_FIXED take is a multiple of it. On aarch64 the kernel was built for 4, 16
+// or 64 KB (arch/arm64/Kconfig, "Page size").
+static inline size_t sys_page_bytes(void) {
+#if defined(__x86_64__)
+    return 4096;
+#else
+    return getauxval(AT_PAGESZ);
+#endif
+}
 
 // The kernel's struct stat is libc's on both architectures.
 static inline int sys_fstat(int fd, struct stat *out) {

@@ -35,7 +35,6 @@ static const struct {
 };
 
 enum {
-    PAGE_BYTES = 4096,
     GROWTH_MIN_BYTES = 64 << 10,
     GROWTH_MAX_BYTES = 1 << 20
 };
@@ -49,11 +48,12 @@ enum {
 };
 
 static uint64_t whole_pages(uint64_t bytes) {
-    return (bytes + PAGE_BYTES - 1) & ~(uint64_t)(PAGE_BYTES - 1);
+    uint64_t page_bytes = sys_page_bytes();
+    return (bytes + page_bytes - 1) & ~(page_bytes - 1);
 }
 
 static uint64_t lay_out(struct ledger_region *regions, unsigned shift) {
-    uint64_t offset = LEDGER_HEADER_BYTES;
+    uint64_t offset = whole_pages(LEDGER_HEADER_BYTES);
     for (int i = 0; i < LEDGER_REGIONS; i++) {
         uint64_t elements = plan[i].shrinks ? plan[i].elements >> shift : plan[i].elements;
         regions[i] = (struct ledger_region){

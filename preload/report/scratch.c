@@ -8,7 +8,6 @@
 enum {
     RESERVE_BYTES = 512 << 20,
     RESERVE_MIN_BYTES = 16 << 10,
-    PAGE_BYTES = 4096,
     FIRST_STEP_BYTES = 512 << 10, // enough for most reports
     LIMIT_SHARE = 16              // of the addresses that RLIMIT_AS allows: at most one in 16
 };
@@ -48,7 +47,8 @@ static bool make_usable(struct scratch *scratch, size_t bytes) {
 // In steps that double, so that they are few; where memory is short, what is needed.
 static bool commit(struct scratch *scratch, size_t needed_bytes) {
     size_t bytes = scratch->committed_bytes ? 2 * scratch->committed_bytes : FIRST_STEP_BYTES;
-    size_t least = (needed_bytes + PAGE_BYTES - 1) & ~(size_t)(PAGE_BYTES - 1);
+    size_t page_bytes = sys_page_bytes();
+    size_t least = (needed_bytes + page_bytes - 1) & ~(page_bytes - 1);
     if (bytes < least)
         bytes = least;
     if (bytes > scratch->size_bytes)

@@ -16,10 +16,6 @@ enum {
 };
 #endif
 
-enum {
-    PAGE_BYTES = 4096
-};
-
 struct table {
     const ElfW(Rela) * entries;
     size_t bytes;
@@ -64,8 +60,10 @@ static struct image image_of(const struct link_map *map) {
 
 // Under full RELRO the table is read-only by now. The page is the library's alone.
 static int store_slot(void **slot, void *value) {
-    char *page = (char *)((uintptr_t)slot & ~(uintptr_t)(PAGE_BYTES - 1));
-    int error = sys_mprotect(page, PAGE_BYTES, PROT_READ | PROT_WRITE);
+    size_t page_bytes = sys_page_bytes();
+    // NOLINTNEXTLINE(performance-no-int-to-ptr)
+    char *page = (char *)((uintptr_t)slot & ~(page_bytes - 1));
+    int error = sys_mprotect(page, page_bytes, PROT_READ | PROT_WRITE);
     if (error == 0)
         *slot = value;
     return error;
