@@ -1,5 +1,4 @@
 #include "base/options.h"
-#include "ledger/ledger_format.h"
 #include <signal.h>
 #include <stddef.h>
 #include <string.h>
@@ -65,7 +64,7 @@ static const struct option table[] = {
     NUMBER(max_sockets, 0, 1000000, 10, "", "sockets listed per finding, the others are counted"),
     CHOICE(show, SHOW_LEAKS, show_choices, "all lists open sockets that are no leaks, too"),
     CHOICE(signal, SIGUSR1, signal_choices, "report when this signal arrives"),
-    NUMBER(stack_depth, 1, LEDGER_STACK_DEPTH_MAX, 32, " frames", "frames kept of each stack"),
+    NUMBER(stack_depth, 1, OPTION_STACK_DEPTH_MAX, 32, " frames", "frames kept of each stack"),
     NUMBER(verbosity, 0, 2, 0, "", "1: report a process without leaks, too"),
 };
 

@@ -8,7 +8,8 @@
 
 enum {
     OPTION_TEXT_BYTES = 256,
-    OPTION_PROBLEMS_BYTES = 1024
+    OPTION_PROBLEMS_BYTES = 1024,
+    OPTION_STACK_DEPTH_MAX = 128 // as LEDGER_STACK_DEPTH_MAX: track/stacks.c sees to that
 };
 
 enum option_families {

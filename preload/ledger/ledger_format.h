@@ -47,7 +47,8 @@ struct ledger_region {
     uint64_t used; // elements handed out (strings: bytes); FDS: highest fd ever stored, plus 1
 };
 
-// What happened to a socket. Also the name of the call that did it: see report/names.h.
+// The call that made a socket, or told of its end: see report/names.h. A number that had another
+// meaning once is not used again.
 enum ledger_call {
     CALL_UNKNOWN, // we did not see it
     CALL_SOCKET,
@@ -57,19 +58,13 @@ enum ledger_call {
     CALL_RECVMSG,
     CALL_RECVMMSG,
     CALL_PIDFD_GETFD,
-    CALL_CONNECT,
-    CALL_DUP,
-    CALL_DUP2,
-    CALL_DUP3,
-    CALL_FCNTL,
-    CALL_READ,
+    CALL_READ = 13,
     CALL_READV,
     CALL_RECV,
     CALL_RECVFROM,
     CALL_PREADV2,
     CALL_SPLICE,
     CALL_SHUTDOWN,
-    CALL_SYSCALL,
     CALL_COUNT
 };
 
@@ -177,6 +172,12 @@ enum ledger_tcp_state {
     STATE_CLOSING,
 };
 
+// A thread that is in no system call.
+enum ledger_thread_call {
+    THREAD_CALL_RUNNING = -1,
+    THREAD_CALL_GONE = -2, // as the thread itself
+};
+
 // The kernel's view of an open socket at the time of a report.
 struct ledger_snapshot {
     uint64_t taken_ns;
@@ -190,9 +191,9 @@ struct ledger_snapshot {
     uint16_t flags;
     // What the thread was doing that used the socket last, as far as is known:
     // /proc/PID/task/TID/syscall.
-    uint32_t thread;     // whose these are; 0 where nothing is known of it
-    int32_t thread_call; // number of the system call it is in; -1: running, -2: the thread is gone
-    int32_t thread_fd;   // the fd that the call waits on; -1 for none
+    uint32_t thread;         // whose these are; 0 where nothing is known of it
+    int32_t thread_call;     // number of the system call it is in, or enum ledger_thread_call
+    int32_t thread_fd;       // the fd that the call waits on; -1 for none
     uint32_t thread_fd_type; // 1: a socket of the ledger, see thread_fd_record; 0: not known
     uint32_t thread_fd_record;
     uint16_t properties; // enum ledger_properties
@@ -249,7 +250,7 @@ struct ledger_stack {
     // How the sockets born here ended. Of `closed`, the rest ended otherwise or in a way not known.
     uint64_t closed_passive;    // after the peer's FIN
     uint64_t closed_active;     // first: TIME_WAIT is on this side (RFC 9293, 3.6)
-    uint64_t closed_reset;      // after a reset or another death of the connection
+    uint64_t closed_reset;      // after a reset or another death, or by one: data was not read
     uint64_t closed_connecting; // before the connection was made: a connect timeout, or given up
     // A child made by fork may have held it too: nothing is known. Also, without being among
     // `opened` and `closed`, those that a fork left to this process.
@@ -364,6 +365,9 @@ struct ledger_header {
     uint64_t exec_ns; // when the last exec began; 0: none did, or it failed
     char exe[LEDGER_EXE_BYTES]; // NUL-terminated
     char cmdline[LEDGER_CMDLINE_BYTES];
+    // Written by `sockleak run` into a ledger that it keeps, of a process that ended without a
+    // report: when it was found gone. 0: not known.
+    uint64_t gone_ns;
 };
 
 _Static_assert(sizeof(struct ledger_header) <= LEDGER_HEADER_BYTES, "header fits its page");

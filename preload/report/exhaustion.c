@@ -4,6 +4,7 @@
 #include "base/owner.h"
 #include "base/process.h"
 #include "base/sys.h"
+#include "base/tcp.h"
 #include "ledger/ledger.h"
 #include "report/text.h"
 #include "report/trigger.h"
@@ -147,10 +148,7 @@ static uint64_t close_wait_ns(const struct ledger_record *record, int fd, uint64
     if (since)
         return now > since ? now - since : 1;
     struct tcp_info info;
-    memset(&info, 0, sizeof info);
-    unsigned bytes = sizeof info;
-    if (!(record->flags & (RECORD_CONNECTED | RECORD_CONNECTING)) ||
-        sys_getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &bytes) < 0 ||
+    if (!(record->flags & (RECORD_CONNECTED | RECORD_CONNECTING)) || !tcp_info_of(fd, &info) ||
         info.tcpi_state != STATE_CLOSE_WAIT)
         return 0;
     return (uint64_t)info.tcpi_last_ack_recv * NS_PER_MS + 1;

@@ -1,7 +1,7 @@
 #include "report/interrupted.h"
 #include "base/compiler.h"
+#include "base/readable.h"
 #include "base/sys.h"
-#include "track/readable.h"
 #include <errno.h>
 #include <poll.h>
 #include <string.h>

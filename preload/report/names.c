@@ -17,11 +17,6 @@ const char *name_of_call(uint8_t call) {
         [CALL_RECVMSG] = "recvmsg",
         [CALL_RECVMMSG] = "recvmmsg",
         [CALL_PIDFD_GETFD] = "pidfd_getfd",
-        [CALL_CONNECT] = "connect",
-        [CALL_DUP] = "dup",
-        [CALL_DUP2] = "dup2",
-        [CALL_DUP3] = "dup3",
-        [CALL_FCNTL] = "fcntl",
         [CALL_READ] = "read",
         [CALL_READV] = "readv",
         [CALL_RECV] = "recv",
@@ -29,7 +24,6 @@ const char *name_of_call(uint8_t call) {
         [CALL_PREADV2] = "preadv2",
         [CALL_SPLICE] = "splice",
         [CALL_SHUTDOWN] = "shutdown",
-        [CALL_SYSCALL] = "syscall",
     };
     return NAME_AT(names, call);
 }

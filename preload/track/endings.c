@@ -1,11 +1,11 @@
 #include "track/endings.h"
 #include "base/clock.h"
 #include "base/sys.h"
+#include "base/tcp.h"
 #include "ledger/sites.h"
 #include "track/stacks.h"
 #include <errno.h>
-#include <linux/tcp.h>
-#include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 enum {
@@ -17,13 +17,6 @@ enum {
 enum {
     ENDING_ASK = 0xff // beside enum ledger_ending: the kernel knows
 };
-
-// Unknown members are zero: an older kernel writes less (tcp(7)).
-static bool ask(int fd, struct tcp_info *info) {
-    memset(info, 0, sizeof *info);
-    unsigned bytes = sizeof *info;
-    return sys_getsockopt(fd, IPPROTO_TCP, TCP_INFO, info, &bytes) == 0;
-}
 
 // TCP_INFO of an MPTCP socket is a subflow's. 0: not told at birth, see accept.
 static bool may_be_tcp(const struct ledger_record *record) {
@@ -51,7 +44,7 @@ static void when_fin_came(const struct tcp_info *info, struct ending_eof *out) {
 bool ending_ask_eof(int fd, struct ending_eof *out) {
     struct tcp_info info;
     *out = (struct ending_eof){0};
-    if (!ask(fd, &info))
+    if (!tcp_info_of(fd, &info))
         return false;
     switch (info.tcpi_state) {
     case STATE_CLOSE_WAIT:
@@ -79,7 +72,7 @@ static uint16_t fin_order(const struct ledger_record *record, int fd) {
     struct tcp_info info;
     if (record->eof_ns)
         return RECORD_FIN_SECOND;
-    if (!(record->flags & (RECORD_CONNECTED | RECORD_CONNECTING)) || !ask(fd, &info))
+    if (!(ledger_flags(record) & (RECORD_CONNECTED | RECORD_CONNECTING)) || !tcp_info_of(fd, &info))
         return 0;
     if (info.tcpi_state == STATE_CLOSE_WAIT)
         return RECORD_FIN_SECOND;
@@ -89,7 +82,7 @@ static uint16_t fin_order(const struct ledger_record *record, int fd) {
 
 void ending_note_fin_order(struct ledger_record *record, int fd) {
     const uint16_t known = RECORD_SHUT_WR | RECORD_FIN_FIRST | RECORD_FIN_SECOND;
-    if (may_be_tcp(record) && !(record->flags & known))
+    if (may_be_tcp(record) && !(ledger_flags(record) & known))
         __atomic_fetch_or(&record->flags, fin_order(record, fd), __ATOMIC_ACQ_REL);
 }
 
@@ -108,27 +101,36 @@ static uint32_t waited_ms(const struct ledger_record *record, const struct tcp_i
     return ms < LEDGER_ENDING_WAITED_MAX_MS ? ms : LEDGER_ENDING_WAITED_MAX_MS;
 }
 
-// Data that was not read is thrown away by a close, with a reset and without TIME_WAIT (RFC 2525,
-// 2.17); to ask for that, too, would be one more system call in each socket's life.
+// A close throws away data that was not read, with a reset and without TIME_WAIT (RFC 2525, 2.17).
+// Only where data came at all, and of those closes only that are asked for.
+static bool is_unread(int fd, const struct tcp_info *info) {
+    int bytes = 0;
+    return info->tcpi_data_segs_in &&
+           sys_call(SYS_ioctl, fd, FIONREAD, (long)&bytes, 0, 0, 0) == 0 && bytes > 0;
+}
+
 static uint32_t ending_by_state(const struct ledger_record *record, const struct tcp_info *info,
-                                bool is_shared) {
+                                bool is_shared, int fd) {
     switch (info->tcpi_state) {
     case STATE_ESTABLISHED:
     case STATE_SYN_RECV:
     case STATE_FIN_WAIT1: // shut down by a call that we did not see
     case STATE_FIN_WAIT2:
     case STATE_CLOSING:
-        return is_shared ? ENDING_SHARED : LEDGER_ENDING(ENDING_ACTIVE, waited_ms(record, info));
+        if (is_shared)
+            return ENDING_SHARED;
+        return is_unread(fd, info) ? (uint32_t)ENDING_RESET
+                                   : LEDGER_ENDING(ENDING_ACTIVE, waited_ms(record, info));
     case STATE_CLOSE_WAIT:
     case STATE_LAST_ACK:
         return ENDING_PASSIVE;
     case STATE_SYN_SENT:
         return ENDING_CONNECTING;
     case STATE_CLOSE:
-        if (record->flags & RECORD_SHUT_WR) // both FINs, in an order that we were not told
+        if (ledger_flags(record) & RECORD_SHUT_WR) // both FINs, in an order that we were not told
             return ENDING_UNKNOWN;
-        return (record->flags & RECORD_CONNECTED) || was_connected(info) ? ENDING_RESET
-                                                                         : ENDING_CONNECTING;
+        return (ledger_flags(record) & RECORD_CONNECTED) || was_connected(info) ? ENDING_RESET
+                                                                                : ENDING_CONNECTING;
     default:
         return ENDING_UNKNOWN;
     }
@@ -194,18 +196,19 @@ static void note_told(const struct ledger_record *record, uint32_t ending) {
 static uint32_t ending_known(const struct ledger_record *record) {
     if (!may_be_tcp(record))
         return ENDING_UNKNOWN;
-    if ((record->error && (record->flags & RECORD_CONNECTED)) || record->error == ECONNRESET ||
+    if ((record->error && (ledger_flags(record) & RECORD_CONNECTED)) ||
+        record->error == ECONNRESET ||
         record->error == EPIPE) // the others may also come from the attempt to connect
         return ENDING_RESET;
-    if (record->flags & RECORD_FIN_FIRST)
+    if (ledger_flags(record) & RECORD_FIN_FIRST)
         return ENDING_ACTIVE;
-    if (record->eof_ns || (record->flags & RECORD_FIN_SECOND))
+    if (record->eof_ns || (ledger_flags(record) & RECORD_FIN_SECOND))
         return ENDING_PASSIVE;
-    if (record->flags & RECORD_CONNECT_FAILED)
+    if (ledger_flags(record) & RECORD_CONNECT_FAILED)
         return ENDING_CONNECTING;
     if (site_is_inherited(record))
         return ENDING_SHARED;
-    if (!(record->flags & (RECORD_CONNECTED | RECORD_CONNECTING)))
+    if (!(ledger_flags(record) & (RECORD_CONNECTED | RECORD_CONNECTING)))
         return record->provenance == PROVENANCE_RECEIVED ? ENDING_SHARED : ENDING_UNKNOWN;
     return ENDING_ASK;
 }
@@ -215,9 +218,9 @@ static uint32_t ending_asked(const struct ledger_record *record, int fd) {
     bool is_shared =
         record->forks != ledger.header->forks || record->provenance == PROVENANCE_RECEIVED;
     struct tcp_info info;
-    if (!ask(fd, &info))
+    if (!tcp_info_of(fd, &info))
         return record->provenance == PROVENANCE_RECEIVED ? ENDING_SHARED : ENDING_UNKNOWN;
-    uint32_t ending = ending_by_state(record, &info, is_shared);
+    uint32_t ending = ending_by_state(record, &info, is_shared, fd);
     if (!is_shared)
         note_told(record, ending);
     return ending;
@@ -242,7 +245,8 @@ void ending_note(uint32_t number, int fd, const void *caller) {
         return;
     uint32_t ending = ending_known(record);
     // What only some of a site's sockets have is asked of each.
-    bool is_alike = record->forks == ledger.header->forks && !(record->flags & RECORD_SHUT_WR) &&
+    bool is_alike = record->forks == ledger.header->forks &&
+                    !(ledger_flags(record) & RECORD_SHUT_WR) &&
                     record->provenance != PROVENANCE_RECEIVED;
     if (ending == ENDING_ASK && is_alike) {
         record->ending = ending_by_sample(record);

@@ -7,11 +7,7 @@
 #define SOCKLEAK_TRACK_ENDINGS_H
 
 #include "ledger/ledger.h"
-#include <netinet/in.h>
-
-#ifndef IPPROTO_MPTCP
-#define IPPROTO_MPTCP 262
-#endif
+#include <stdbool.h>
 
 // Before the close of `fd`, which is off the table already, and whose reference the caller holds.
 // One getsockopt, for a TCP connection of which it is not known otherwise; none where another fd

@@ -2,7 +2,7 @@
 #include "base/compiler.h"
 #include "base/sys.h"
 #include "track/frame_rules.h"
-#include "track/readable.h"
+#include "base/readable.h"
 #include <pthread.h>
 
 extern void *__libc_stack_end; // the loader's, of the main thread's stack

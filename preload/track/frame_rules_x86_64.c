@@ -1,5 +1,5 @@
+#include "base/readable.h"
 #include "track/frame_rules.h"
-#include "track/readable.h"
 #include <dlfcn.h>
 #include <stdbool.h>
 #include <stddef.h>

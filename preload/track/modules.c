@@ -1,6 +1,6 @@
 #include "track/modules.h"
+#include "base/readable.h"
 #include "ledger/ledger.h"
-#include "track/readable.h"
 #include <dlfcn.h>
 #include <elf.h>
 #include <link.h>

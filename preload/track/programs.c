@@ -2,9 +2,9 @@
 #include "base/clock.h"
 #include "base/format.h"
 #include "base/options.h"
+#include "base/readable.h"
 #include "base/sys.h"
 #include "ledger/mark_format.h"
-#include "track/readable.h"
 #include "track/tracker.h"
 #include <errno.h>
 #include <fcntl.h>

@@ -1,5 +1,6 @@
 #include "track/stacks.h"
 #include "base/guard.h"
+#include "base/options.h"
 #include "ledger/ledger.h"
 #include "track/modules.h"
 #include "track/unwinder.h"
@@ -9,6 +10,8 @@
 enum {
     OWN_FRAMES_MAX = 12
 };
+_Static_assert((int)OPTION_STACK_DEPTH_MAX <= (int)LEDGER_STACK_DEPTH_MAX,
+               "a ledger has room for it");
 
 // 64 bits are enough to tell stacks apart by the hash alone: comparing frames would touch their
 // memory at every birth. Four sums that do not wait for each other, since a chain of

@@ -45,6 +45,24 @@ ISOLATED(a_close_after_a_reset_is_one_told_or_not) {
     assert_counts((struct counts){.reset = 2});
 }
 
+// The kernel answers with a reset, and no TIME_WAIT is on our side: it says so to the peer.
+ISOLATED(a_close_that_throws_data_away_is_a_reset) {
+    char byte;
+    accepted();
+    assert_int_equal(send(pair.peers, "xy", 2, 0), 2);
+    assert_int_equal(recv(pair.ours, &byte, 1, 0), 1); // one of two
+    close_ours();
+    assert_int_equal(recv(pair.peers, &byte, 1, 0), -1);
+    assert_int_equal(errno, ECONNRESET);
+    assert_counts((struct counts){.reset = 1});
+    accept_another();
+    assert_int_equal(send(pair.peers, "x", 1, 0), 1);
+    assert_int_equal(recv(pair.ours, &byte, 1, 0), 1);
+    close_ours();
+    assert_int_equal(recv(pair.peers, &byte, 1, 0), 0);
+    assert_counts((struct counts){.active = 1, .reset = 1});
+}
+
 ISOLATED(our_shutdown_before_the_peers_fin_is_active_whatever_follows) {
     accepted();
     shut_down(pair.ours, SHUT_WR);
@@ -302,6 +320,7 @@ int main(void) {
         cmocka_unit_test(a_close_after_the_end_of_stream_that_was_read_is_passive),
         cmocka_unit_test(a_close_after_a_fin_that_was_not_read_is_passive),
         cmocka_unit_test(a_close_after_a_reset_is_one_told_or_not),
+        cmocka_unit_test(a_close_that_throws_data_away_is_a_reset),
         cmocka_unit_test(our_shutdown_before_the_peers_fin_is_active_whatever_follows),
         cmocka_unit_test(our_shutdown_after_the_peers_fin_is_passive),
         cmocka_unit_test(a_shutdown_that_failed_sent_no_fin),

@@ -34,6 +34,10 @@ static void every_call_has_a_name_of_its_own(void **state) {
     (void)state;
     for (int i = 1; i < CALL_COUNT; i++) {
         const char *name = name_of_call((uint8_t)i);
+        if (i > CALL_PIDFD_GETFD && i < CALL_READ) { // were other calls', once
+            assert_string_equal(name, "unknown");
+            continue;
+        }
         assert_string_not_equal(name, "unknown");
         for (const char *at = name; *at; at++)
             assert_true(islower(*at) || isdigit(*at) || *at == '_');

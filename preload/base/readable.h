@@ -1,6 +1,6 @@
 // Whether memory of this process can be read, asked of the kernel instead of tried.
-#ifndef SOCKLEAK_TRACK_READABLE_H
-#define SOCKLEAK_TRACK_READABLE_H
+#ifndef SOCKLEAK_BASE_READABLE_H
+#define SOCKLEAK_BASE_READABLE_H
 
 #include "base/sys.h"
 #include <errno.h>
