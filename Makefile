@@ -14,7 +14,7 @@ ARCH := $(shell uname -m)
 
 # --- the library, layer by layer: each uses only those above it ----------------------------------
 
-BASE := guard owner clock format process program notice options output
+BASE := guard owner clock format process apart program notice options output
 LEDGER := backing ledger sites records
 TRACK := imports frame_rules_$(ARCH) fast_unwind unwind_libunwind modules walks stacks addresses endings tracker programs
 REPORT := scratch facts snapshot names verdict cause teardown text interrupted threads exhaustion symbols report trigger signals
@@ -66,7 +66,7 @@ EXAMPLES := $(patsubst examples/%.c,$(BUILD)/examples/%,$(wildcard examples/*.c)
 -include tools/tools.mk
 -include tests/unit.mk tests/preload.mk tests/stress.mk tests/fuzz.mk tests/suites.mk
 -include tests/bench/bench.mk tests/ends/ends.mk tests/faults/faults.mk tests/neighbours/neighbours.mk \
-	tests/coverage/coverage.mk
+	tests/coverage/coverage.mk tests/aarch64/aarch64.mk
 
 .PHONY: all
 all: $(LIBRARY) $(TOOLS) examples ## build everything but the tests (default)
@@ -122,6 +122,8 @@ TEST_PACKAGES := curl:curl /usr/bin/python3:python3 nginx:nginx-light redis-serv
 SUITE_PACKAGES := libpython3.11-testsuite libglib2.0-tests haproxy:haproxy memcached:memcached \
 	openssl:openssl socat:socat ncat:ncat rsync:rsync sshd:openssh-server ssh:openssh-client \
 	iperf3:iperf3 stress-ng:stress-ng
+# What `make lint` and `make format` need.
+LINT_PACKAGES := clang-format:clang-format clang-tidy:clang-tidy cppcheck:cppcheck
 PACKAGES = $(BUILD_PACKAGES) $(TEST_PACKAGES)
 
 .PHONY: deps
@@ -159,18 +161,31 @@ TESTS := $(foreach t,$(UNIT_TESTS) $(PRELOAD_TESTS) $(TOOL_TESTS),$(t:$(BUILD)/t
 	$(FUZZ_TESTS) \
 	$(foreach t,$(E2E_TESTS),$(t:tests/%.py=%)=/usr/bin/python3\ $(t))
 
+# As many compilers, and then as many tests, run at once. More than four tests would but wait for those
+# that run alone: the ones that hold a time against a limit of milliseconds, or against what tcpdump
+# and strace saw (a neighbour takes such time), and those that look at the whole machine's sockets.
+JOBS ?= $(shell n=$$(nproc) && echo $$((n < 4 ? n : 4)) || echo 1)
+ALONE := unit/test_facts unit/test_ledger_fork unit/test_output preload/test_grace \
+	tools/test_run tools/test_sites tools/test_teardown_wire tools/test_threads tools/test_watch \
+	tools/test_scan e2e/test_many
+
+# Below `make -j` it shares the jobs that there are.
 .PHONY: check
 check: deps ## install what is missing, build, and run all tests
-	@$(MAKE) --no-print-directory check-built
+	@$(MAKE) --no-print-directory $(if $(filter -j%,$(MAKEFLAGS)),,-j$(JOBS)) check-built
 
 .PHONY: check-built
 check-built: all $(UNIT_TESTS) $(PRELOAD_TESTS) $(TOOL_TESTS) $(STRESS) $(SUITE_WITNESS) fuzz-built
-	$(QUIET)BUILD=$(BUILD) tests/run --timeout 300 $(TESTS)
+	$(QUIET)BUILD=$(BUILD) tests/run --jobs $(JOBS) --alone "$(ALONE)" --timeout 300 $(TESTS)
 
 C_FILES = $(shell git ls-files '*.c' '*.h')
 
+.PHONY: lint-deps
+lint-deps: ## install what `make lint` and `make format` need
+	@$(MAKE) --no-print-directory deps PACKAGES="$(LINT_PACKAGES)"
+
 .PHONY: lint
-lint: ## clang-format, clang-tidy and cppcheck over all sources
+lint: lint-deps ## clang-format, clang-tidy and cppcheck over all sources
 	$(QUIET)clang-format --dry-run -Werror $(C_FILES)
 	$(QUIET)cppcheck --quiet --error-exitcode=1 --inline-suppr --std=c11 \
 		--enable=warning,performance,portability -D_GNU_SOURCE -D__x86_64__ -Ipreload \
@@ -178,7 +193,7 @@ lint: ## clang-format, clang-tidy and cppcheck over all sources
 	$(QUIET)clang-tidy --quiet $(filter %.c,$(PRELOAD_SOURCES)) -- $(CPPFLAGS) -std=gnu11 -Ipreload
 
 .PHONY: format
-format: ## put all C sources in the house format
+format: lint-deps ## put all C sources in the house format
 	$(QUIET)clang-format -i $(C_FILES)
 
 .PHONY: install

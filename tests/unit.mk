@@ -12,6 +12,7 @@ unit_output := base/output base/format + fake_clock sockets
 unit_guard := base/guard
 unit_owner := base/owner
 unit_process := base/process base/format
+unit_apart := base/apart base/process base/format
 unit_backing := ledger/backing base/process base/format
 unit_ledger := $(UNIT_ON_LEDGER) base/clock
 unit_ledger_limits := $(UNIT_ON_LEDGER) base/clock
@@ -38,7 +39,7 @@ unit_text := report/text report/names report/verdict base/format
 unit_scratch := report/scratch
 unit_symbols := report/symbols report/scratch
 unit_facts := report/facts track/addresses $(UNIT_ON_LEDGER) base/owner base/clock + sockets
-unit_snapshot := report/snapshot report/facts report/scratch track/addresses $(UNIT_ON_LEDGER) base/owner base/clock + sockets
+unit_snapshot := report/snapshot base/apart report/facts report/scratch track/addresses $(UNIT_ON_LEDGER) base/owner base/clock + sockets
 unit_signals := report/signals report/interrupted base/options base/format base/owner + fake_trigger
 
 UNIT_NAMES := $(patsubst tests/unit/test_%.c,%,$(wildcard tests/unit/test_*.c))

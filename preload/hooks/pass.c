@@ -1,6 +1,7 @@
 // Descriptors passed from elsewhere: recvmsg, recvmmsg, pidfd_getfd.
 #include "hooks/messages.h"
 #include "hooks/real.h"
+#include "report/exhaustion.h"
 #include "track/tracker.h"
 #include <errno.h>
 #include <stdbool.h>
@@ -65,6 +66,7 @@ EXPORT int recvmmsg(int fd, struct mmsghdr *messages, unsigned count, int flags,
 int pidfd_getfd(int pidfd, int target, unsigned flags); // <sys/pidfd.h>, glibc 2.36
 EXPORT int pidfd_getfd(int pidfd, int target, unsigned flags) {
     int fd = real_pidfd_getfd(pidfd, target, flags);
+    exhaustion_after(fd, NULL, 0);
     if (fd >= 0)
         tracker_received(fd, CALL_PIDFD_GETFD, CALLER);
     return fd;

@@ -131,6 +131,7 @@ static long do_shutdown(const struct call *call, const void *caller) {
 
 static long do_received(const struct call *call, const void *caller) {
     long fd = pass_on(call);
+    exhaustion_after(fd, NULL, 0);
     if (fd >= 0)
         tracker_received((int)fd, CALL_PIDFD_GETFD, caller);
     return fd;

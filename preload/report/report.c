@@ -1,4 +1,5 @@
 #include "report/report.h"
+#include "base/apart.h"
 #include "base/clock.h"
 #include "base/guard.h"
 #include "base/options.h"
@@ -13,6 +14,7 @@
 #include "report/text.h"
 #include "report/threads.h"
 #include "track/unwinder.h"
+#include <errno.h>
 #include <string.h>
 
 enum {
@@ -31,6 +33,7 @@ struct report {
     struct text_totals totals;
     uint64_t findings;
     struct exhaustion *exhaustion; // NULL: another occasion
+    const char *when;
     char problem[PROBLEM_BYTES];
 };
 
@@ -297,6 +300,13 @@ static void write_limits(struct report *report) {
     if (report->snapshot.proc_missing)
         text_note(&report->sink, "/proc/self/fd cannot be read: file descriptors were tried one by "
                                  "one, and names are missing");
+    if (report->snapshot.no_descriptor == -EMFILE)
+        text_note(&report->sink,
+                  "no file descriptor was free, and no thread could be made that has its own: what "
+                  "the threads do is not known, nor what the parent has open");
+    if (report->snapshot.no_descriptor == -ENFILE)
+        text_note(&report->sink, "no file can be opened in this system: what the threads do is not "
+                                 "known, nor what the parent has open");
     if (report->snapshot.incomplete)
         text_note(&report->sink, "no memory to look at all sockets: some are missing here");
     if (report->symbols.unreadable && !report->snapshot.proc_missing)
@@ -314,9 +324,10 @@ static void write_exhaustion(struct report *report) {
     text_site(&report->sink, report->exhaustion->of_stack ? report->exhaustion->stack : 0, &namer);
 }
 
-static void write_text(struct report *report, const char *when) {
+static void write_text(struct report *report) {
     const struct snapshot *snapshot = &report->snapshot;
-    struct text_head head = {report->totals.close_wait, report->totals.dead, report->findings, when,
+    struct text_head head = {report->totals.close_wait, report->totals.dead, report->findings,
+                             report->when,
                              ledger.header->exe[0] ? ledger.header->exe : "this process"};
     if (ledger.header->cmdline_bytes) // as it was called: what its user recognises
         head.program = ledger.header->cmdline;
@@ -357,6 +368,13 @@ static void close_output(struct report *report) {
     text_note(&report->sink, "log_path: the report could not be written to the end: no space left, "
                              "or a file size limit");
     output_close(&report->output);
+}
+
+static void write_all(void *context) {
+    struct report *report = context;
+    open_output(report, options.log_path);
+    write_text(report);
+    close_output(report);
 }
 
 static struct report *open_report(void) {
@@ -410,11 +428,9 @@ static uint64_t make(enum ledger_ended ended, const char *when, bool asked,
     sort(report->snapshot.sockets, report->snapshot.socket_count);
     count_findings(report);
     uint64_t leaks = report->totals.close_wait + report->totals.dead;
-    if (wants_text(report, leaks, asked)) {
-        open_output(report, options.log_path);
-        write_text(report, when);
-        close_output(report);
-    }
+    report->when = when;
+    if (wants_text(report, leaks, asked))
+        apart_run(write_all, report); // the log and the files that have the names are opened there
     snapshot_release(&report->snapshot);
     close_report(report);
     guard_leave();
@@ -429,10 +445,14 @@ uint64_t report_make_exhausted(struct exhaustion *exhaustion) {
     return make(ENDED_RUNNING, exhaustion_when(exhaustion), !ledger_is_file(), exhaustion);
 }
 
-// Not in a scratch: there may be no memory. One at a time: the trigger sees to that.
-void report_note(const char *note) {
-    static struct report memory;
+static void write_note(void *note) {
+    static struct report memory; // there may be none for a scratch
     open_output(&memory, options.log_path);
     text_note(&memory.sink, note);
     close_output(&memory);
+}
+
+// One at a time: the trigger sees to that.
+void report_note(const char *note) {
+    apart_run(write_note, (void *)(uintptr_t)note);
 }

@@ -1,4 +1,5 @@
 #include "report/snapshot.h"
+#include "base/apart.h"
 #include "base/clock.h"
 #include "base/format.h"
 #include "base/process.h"
@@ -25,30 +26,42 @@ struct linux_dirent64 { // getdents64(2)
 
 // --- which fds are sockets ----------------------------------------------------------------------
 
-static bool note_fd(struct snapshot *out, struct scratch *scratch, int fd) {
+struct listing {
+    struct snapshot *out;
+    struct scratch *scratch;
+    char *buffer; // of DIRENTS_BYTES
+    uint32_t tid; // whose descriptors
+    int error;
+};
+
+// The inode of a socket; 0 for anything else.
+static uint64_t socket_inode(struct snapshot *out, int fd) {
     struct stat status;
     int error = sys_fstat(fd, &status);
     if (error < 0 && error != -EBADF) // no memory in the kernel: it may have been a socket
         out->incomplete = true;
-    if (error < 0 || !S_ISSOCK(status.st_mode))
-        return true;
-    // The list grows in place: nothing else is taken from the scratch while it does.
-    struct snapshot_fd *entry = scratch_take(scratch, sizeof *entry);
+    return error == 0 && S_ISSOCK(status.st_mode) ? status.st_ino : 0;
+}
+
+// The list grows in place: nothing else is taken from the scratch while it does.
+static bool list(struct listing *listing, int fd, uint64_t inode) {
+    struct snapshot *out = listing->out;
+    struct snapshot_fd *entry = scratch_take(listing->scratch, sizeof *entry);
     if (!entry) {
         out->incomplete = true;
         return false;
     }
     if (out->fd_count == 0)
         out->fds = entry;
-    out->fds[out->fd_count++] = (struct snapshot_fd){.inode = status.st_ino, .fd = fd};
+    out->fds[out->fd_count++] = (struct snapshot_fd){.inode = inode, .fd = fd};
     return true;
 }
 _Static_assert(sizeof(struct snapshot_fd) == 16, "scratch hands out multiples of 16 bytes");
 
 typedef bool each_fd_function(void *context, int fd);
 
-// Calls `each` for every number in a directory such as /proc/self/fd, but the one it has open
-// itself.
+// Calls `each` for every number in a directory such as /proc/self/fd; in one of our own, also for
+// the one that it has open itself.
 static int each_fd_in(const char *directory, char *buffer, each_fd_function *each, void *context) {
     int dir = sys_openat(AT_FDCWD, directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
     if (dir < 0)
@@ -60,8 +73,7 @@ static int each_fd_in(const char *directory, char *buffer, each_fd_function *eac
         for (long at = 0; more && at < len;) {
             const struct linux_dirent64 *entry = (const void *)(buffer + at);
             uint64_t fd;
-            if (text_parse(entry->d_name, entry->d_name + strlen(entry->d_name), INT32_MAX, &fd) &&
-                (int)fd != dir)
+            if (text_parse(entry->d_name, entry->d_name + strlen(entry->d_name), INT32_MAX, &fd))
                 more = each(context, (int)fd);
             at += entry->d_reclen;
         }
@@ -70,26 +82,63 @@ static int each_fd_in(const char *directory, char *buffer, each_fd_function *eac
     return len < 0 ? (int)len : 0;
 }
 
-struct noting {
-    struct snapshot *out;
-    struct scratch *scratch;
-};
-
-static bool note_each(void *context, int fd) {
-    struct noting *noting = context;
-    return note_fd(noting->out, noting->scratch, fd);
+static bool list_each(void *listing, int fd) {
+    return list(listing, fd, 0);
 }
 
-// Without /proc, or with no descriptor left to open it: every number that may be an fd is asked.
-static void try_all_fds(struct noting *noting) {
+// Not /proc/self/fd: that is the main thread, which may have ended before the others, and then has
+// no descriptors (an empty directory, no error). Apart it is another thread that looks.
+static void list_fds(void *context) {
+    struct listing *listing = context;
+    char path[64];
+    struct text_buffer name = text_buffer(path, sizeof path);
+    if ((uint32_t)sys_gettid() == listing->tid) {
+        text_string(&name, "/proc/thread-self");
+    } else {
+        text_string(&name, "/proc/self/task/");
+        text_decimal(&name, listing->tid);
+    }
+    text_string(&name, "/fd");
+    listing->error = each_fd_in(path, listing->buffer, list_each, listing);
+}
+
+// Behind list_fds(), and not within: apart, these numbers are other files.
+static void keep_sockets(struct snapshot *out) {
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < out->fd_count; i++) {
+        int fd = out->fds[i].fd;
+        uint64_t inode = socket_inode(out, fd);
+        if (inode)
+            out->fds[kept++] = (struct snapshot_fd){.inode = inode, .fd = fd};
+    }
+    out->fd_count = kept;
+}
+
+// Without /proc every number that may be an fd is asked.
+static void try_all_fds(struct listing *listing) {
     struct rlimit limit = {.rlim_cur = FD_MAX};
     sys_call(SYS_prlimit64, 0, RLIMIT_NOFILE, 0, (long)&limit, 0, 0);
     int last = limit.rlim_cur < FD_MAX ? (int)limit.rlim_cur : FD_MAX;
     if (last < ledger_fd_limit())
         last = ledger_fd_limit();
-    for (int fd = 0; fd < last; fd++)
-        if (!note_each(noting, fd))
+    for (int fd = 0; fd < last; fd++) {
+        uint64_t inode = socket_inode(listing->out, fd);
+        if (inode && !list(listing, fd, inode))
             return;
+    }
+}
+
+static void find_sockets(struct snapshot *out, struct scratch *scratch, char *buffer) {
+    struct listing listing = {out, scratch, buffer, (uint32_t)sys_gettid(), 0};
+    int problem = apart_run(list_fds, &listing);
+    if (listing.error < 0) {
+        out->no_descriptor = problem;
+        out->proc_missing = problem == 0;
+        out->fd_count = 0; // of a part that was read
+        try_all_fds(&listing);
+    } else {
+        keep_sockets(out);
+    }
 }
 
 // --- which record explains them -----------------------------------------------------------------
@@ -276,6 +325,7 @@ static bool may_be_the_parents(const struct ledger_record *record) {
 
 struct parent {
     const struct snapshot *snapshot;
+    char *buffer; // of DIRENTS_BYTES
     char directory[40];
 };
 
@@ -300,6 +350,11 @@ static bool compare_parents_fd(void *context, int fd) {
     return true;
 }
 
+static void compare_parents_fds(void *context) {
+    struct parent *parent = context;
+    each_fd_in(parent->directory, parent->buffer, compare_parents_fd, parent);
+}
+
 // A socket that a fork or exec left to us and that the process we came from still has open is that
 // process's to close. Where its fds cannot be read (it is gone, or another user's) it is ours.
 static void ask_parent(struct snapshot *snapshot, struct scratch *scratch) {
@@ -309,12 +364,12 @@ static void ask_parent(struct snapshot *snapshot, struct scratch *scratch) {
     char *buffer = needed ? scratch_take(scratch, DIRENTS_BYTES) : NULL;
     if (!buffer)
         return;
-    struct parent parent = {.snapshot = snapshot};
+    struct parent parent = {.snapshot = snapshot, .buffer = buffer};
     struct text_buffer name = text_buffer(parent.directory, sizeof parent.directory);
     text_string(&name, "/proc/");
     text_decimal(&name, (uint64_t)sys_getppid());
     text_string(&name, "/fd");
-    each_fd_in(parent.directory, buffer, compare_parents_fd, &parent);
+    apart_run(compare_parents_fds, &parent);
 }
 
 // A socket that is nothing but stdin, stdout or stderr was given to us by whoever started us.
@@ -336,14 +391,7 @@ int snapshot_take(struct snapshot *out, struct scratch *scratch, enum ledger_end
     char *buffer = scratch_take(scratch, DIRENTS_BYTES);
     if (!buffer)
         return -ENOMEM;
-    struct noting noting = {out, scratch};
-    // Not /proc/self: that is the main thread, which may have ended before the others, and then has
-    // no descriptors (an empty directory, no error).
-    if (each_fd_in("/proc/thread-self/fd", buffer, note_each, &noting) < 0) {
-        out->proc_missing = true;
-        out->fd_count = 0; // of a part that was read
-        try_all_fds(&noting);
-    }
+    find_sockets(out, scratch, buffer);
     int error = explain(out, scratch);
     if (error < 0)
         return error;

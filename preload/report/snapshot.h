@@ -22,6 +22,7 @@ struct snapshot {
     uint32_t unrecorded; // sockets for which there was no record to be had
     uint32_t unanswered; // sockets of which the kernel did not tell the state
     bool proc_missing;   // /proc/self/fd could not be read: fds were tried one by one
+    int no_descriptor;   // the same, and why: as apart_run() says; 0 where that was not why
     bool incomplete;     // memory was at an end, the list's or the kernel's
 };
 

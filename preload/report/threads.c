@@ -1,4 +1,5 @@
 #include "report/threads.h"
+#include "base/apart.h"
 #include "base/format.h"
 #include "base/process.h"
 #include "base/sys.h"
@@ -8,9 +9,7 @@
 
 enum {
     TABLE_MIN = 16,
-    TABLE_MAX = 1 << 15,
-    CALL_RUNNING = -1,
-    CALL_GONE = -2
+    TABLE_MAX = 1 << 15
 };
 
 struct thread {
@@ -24,6 +23,7 @@ struct threads {
     struct thread *table;
     uint32_t mask, count, asked;
     uint32_t self;
+    const struct snapshot *snapshot;
 };
 
 static bool open_table(struct threads *threads, struct scratch *scratch, uint32_t sockets) {
@@ -93,19 +93,19 @@ static void ask_proc(struct thread *thread) {
     if (parse(text, text + len, &thread->call.number, arguments, 3) == 3)
         thread->call.fd = call_fd(thread->call.number, arguments);
     else // "running", or "-1 ..." for one that waits outside of a system call
-        thread->call.number = CALL_RUNNING;
+        thread->call.number = THREAD_CALL_RUNNING;
 }
 
 static void ask(struct threads *threads, struct thread *thread) {
     if (thread->is_asked)
         return;
     thread->is_asked = true;
-    thread->call = (struct thread_call){CALL_RUNNING, -1};
+    thread->call = (struct thread_call){THREAD_CALL_RUNNING, -1};
     if (thread->tid == threads->self) {
         interrupted_call(&thread->call);
         thread->is_known = true;
     } else if (!process_has_thread(thread->tid)) {
-        thread->call.number = CALL_GONE;
+        thread->call.number = THREAD_CALL_GONE;
         thread->is_known = true;
     } else if (threads->asked < THREADS_ASKED_MAX) {
         threads->asked++;
@@ -136,8 +136,19 @@ static void note(struct threads *threads, struct ledger_record *record) {
     }
 }
 
+// Apart, where no descriptor is free.
+static void note_all(void *context) {
+    struct threads *threads = context;
+    const struct snapshot *snapshot = threads->snapshot;
+    for (uint32_t i = 0; i < snapshot->socket_count; i++) {
+        struct ledger_record *record = ledger_record(snapshot->sockets[i]);
+        if (verdict_is_leak(record->snapshot.verdict) && record->process == ledger.header->process)
+            note(threads, record);
+    }
+}
+
 void threads_look_at(const struct snapshot *snapshot, struct scratch *scratch) {
-    struct threads threads = {0};
+    struct threads threads = {.snapshot = snapshot};
     bool any = false;
     for (uint32_t i = 0; i < snapshot->socket_count && !any; i++)
         any = verdict_is_leak(ledger_record(snapshot->sockets[i])->snapshot.verdict);
@@ -151,9 +162,5 @@ void threads_look_at(const struct snapshot *snapshot, struct scratch *scratch) {
         see(&threads, record->birth_tid, record->birth_ns);
         see(&threads, record->eof_tid, record->eof_ns);
     }
-    for (uint32_t i = 0; i < snapshot->socket_count; i++) {
-        struct ledger_record *record = ledger_record(snapshot->sockets[i]);
-        if (verdict_is_leak(record->snapshot.verdict) && record->process == ledger.header->process)
-            note(&threads, record);
-    }
+    apart_run(note_all, &threads);
 }

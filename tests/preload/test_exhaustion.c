@@ -5,14 +5,19 @@
 #include "rig.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <net/if.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <pthread.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/pidfd.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -42,6 +47,11 @@ static void leak(int count) {
 
 // --- descriptors --------------------------------------------------------------------------------
 
+static void take_all_that_are_left(void) {
+    while (sys_openat(AT_FDCWD, "/dev/null", O_RDONLY, 0) >= 0)
+        ;
+}
+
 // Takes all descriptors that are left, and returns the listener.
 static int use_up(void) {
     struct rlimit limit = {FD_LIMIT, FD_LIMIT};
@@ -49,8 +59,7 @@ static int use_up(void) {
     int listener = rig_listen();
     rig_quiet_connect(listener);
     leak(LEAKS);
-    while (sys_openat(AT_FDCWD, "/dev/null", O_RDONLY, 0) >= 0)
-        ;
+    take_all_that_are_left();
     return listener;
 }
 
@@ -94,6 +103,22 @@ static int full_syscall_socket(void) {
     return tell("syscall", syscall(SYS_socket, AF_INET, SOCK_STREAM, 0));
 }
 
+static int pidfd_of_full(void) {
+    int pidfd = (int)sys_call(SYS_pidfd_open, sys_getpid(), 0, 0, 0, 0, 0);
+    use_up();
+    return pidfd;
+}
+
+static int full_pidfd_getfd(void) {
+    int pidfd = pidfd_of_full();
+    return tell("pidfd_getfd", pidfd_getfd(pidfd, 1, 0));
+}
+
+static int full_syscall_pidfd_getfd(void) {
+    int pidfd = pidfd_of_full();
+    return tell("syscall", syscall(SYS_pidfd_getfd, pidfd, 1, 0));
+}
+
 static int full_without_sockets(void) {
     struct rlimit limit = {3, FD_LIMIT};
     setrlimit(RLIMIT_NOFILE, &limit);
@@ -110,17 +135,147 @@ static void assert_full(const char *scenario) {
              "CLOSE_WAIT, %d of them from this stack",
              LEAKS, FD_LIMIT, LEAKS);
     assert_int_equal(rig_count(result.err, line), 1);
-    // The one at the end names every socket; there was no descriptor to read names with before.
     assert_int_equal(rig_count(result.err, "summary: "), 2);
+    // Names are read from files: at that moment, and at the end, when no descriptor is free either.
+    assert_int_equal(rig_count(result.err, " leak+0x"), 3);
+    assert_null(strstr(result.err, "names are missing"));
+    assert_null(strstr(result.err, "not known"));
 }
 
 static void every_call_that_makes_a_descriptor_reports_when_there_is_none(void **state) {
     (void)state;
-    static const char *const scenarios[] = {"full_accept",        "full_socket", "full_socketpair",
-                                            "full_dup",           "full_fcntl",  "full_syscall",
-                                            "full_syscall_socket"};
+    static const char *const scenarios[] = {"full_accept",
+                                            "full_socket",
+                                            "full_socketpair",
+                                            "full_dup",
+                                            "full_fcntl",
+                                            "full_syscall",
+                                            "full_syscall_socket",
+                                            "full_pidfd_getfd",
+                                            "full_syscall_pidfd_getfd"};
     for (size_t i = 0; i < sizeof scenarios / sizeof *scenarios; i++)
         assert_full(scenarios[i]);
+}
+
+// --- what else a report must open files for ------------------------------------------------------
+
+static struct {
+    int listener;
+    _Atomic pid_t thread;
+    int accepted[2];
+} stuck;
+
+// Accepts two connections, and is stuck in the first.
+static void *accepts_two(void *unused) {
+    (void)unused;
+    for (int i = 0; i < 2; i++)
+        stuck.accepted[i] = accept4(stuck.listener, NULL, NULL, SOCK_CLOEXEC);
+    stuck.thread = sys_gettid();
+    recv(stuck.accepted[0], &byte, 1, 0);
+    return NULL;
+}
+
+static int full_with_a_thread_that_is_stuck(void) {
+    struct rlimit limit = {FD_LIMIT, FD_LIMIT};
+    setrlimit(RLIMIT_NOFILE, &limit);
+    stuck.listener = rig_listen();
+    int silent = rig_quiet_connect(stuck.listener);
+    int gone = rig_quiet_connect(stuck.listener); // what the thread does not come to
+    pthread_t thread;
+    pthread_create(&thread, NULL, accepts_two, NULL);
+    while (stuck.thread == 0)
+        sys_sleep_ms(1);
+    rig_wait_asleep(stuck.thread);
+    sys_close(gone);
+    take_all_that_are_left();
+    rig_wait_state(stuck.accepted[1], TCP_CLOSE_WAIT, 400);
+    int result = tell("socket", socket(AF_INET, SOCK_STREAM, 0));
+    sys_close(silent);
+    pthread_join(thread, NULL);
+    return result;
+}
+
+static void what_another_thread_waits_for_is_known_without_a_descriptor(void **state) {
+    (void)state;
+    struct rig_result result;
+    rig_run(&result, "full_with_a_thread_that_is_stuck", PRELOADED, "grace_ms=200");
+    assert_int_equal(result.status, 0);
+    rig_assert_said(&result, ", which opened it, is stuck in recvfrom on fd ");
+}
+
+// The child has what its parent has, and no room for more.
+static int full_child(void) {
+    struct rig_tcp pair = rig_tcp_pair();
+    rig_peer_closes(pair);
+    rig_wait_state(pair.server, TCP_CLOSE_WAIT, 100);
+    pid_t child = fork();
+    if (child == 0) {
+        struct rlimit limit = {FD_LIMIT, FD_LIMIT};
+        setrlimit(RLIMIT_NOFILE, &limit);
+        take_all_that_are_left();
+        _exit(tell("socket", socket(AF_INET, SOCK_STREAM, 0)));
+    }
+    int status;
+    waitpid(child, &status, 0);
+    close(pair.server);
+    return status;
+}
+
+static void what_the_parent_has_is_known_without_a_descriptor(void **state) {
+    (void)state;
+    struct rig_result result;
+    rig_run(&result, "full_child", PRELOADED, "grace_ms=50");
+    assert_int_equal(result.status, 0);
+    rig_assert_said(&result, "summary: 0 leaked (0 close-wait, 0 dead), 0 open, 1 inherited, ");
+    assert_null(strstr(result.err, "left in CLOSE_WAIT"));
+}
+
+static void the_log_is_written_without_a_descriptor(void **state) {
+    (void)state;
+    char dir[] = "/tmp/sockleak-exhaustion-XXXXXX", options[128], command[96];
+    static char log[RIG_CAPTURE_BYTES];
+    assert_non_null(mkdtemp(dir));
+    struct rig_result result;
+    snprintf(options, sizeof options, "log_path=%s/log", dir);
+    rig_run(&result, "full_accept", PRELOADED, options);
+    assert_string_equal(result.err, "");
+    snprintf(command, sizeof command, "%s/log", dir);
+    int fd = open(command, O_RDONLY | O_CLOEXEC);
+    ssize_t len = read(fd, log, sizeof log - 1);
+    close(fd);
+    log[len > 0 ? len : 0] = '\0';
+    assert_int_equal(rig_count(log, "too many open files (EMFILE)"), 1);
+    assert_int_equal(rig_reports(log), 2);
+    snprintf(command, sizeof command, "rm -r %s", dir);
+    assert_int_equal(system(command), 0);
+}
+
+// A filter that the library did not see, as one from before its exec.
+static int full_where_no_thread_can_be_made(void) {
+    struct sock_filter code[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, 0), // seccomp_data.nr
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_clone, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog filter = {sizeof code / sizeof *code, code};
+    sys_call(SYS_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0);
+    if (sys_call(SYS_prctl, PR_SET_SECCOMP, SECCOMP_MODE_FILTER, (long)&filter, 0, 0, 0) < 0)
+        return RIG_SKIPPED;
+    return full_accept();
+}
+
+static void without_a_thread_the_report_is_made_and_says_what_is_missing(void **state) {
+    (void)state;
+    struct rig_result result;
+    rig_assert_same_as_bare_or_skip("full_where_no_thread_can_be_made", NULL, &result);
+    assert_int_equal(result.status, 0);
+    assert_int_equal(rig_count(result.err, "6 of 40 descriptors are sockets in CLOSE_WAIT"), 1);
+    assert_int_equal(rig_count(result.err, "test_exhaustion (+0x"), rig_count(result.err, "    #"));
+    rig_assert_said(&result,
+                    "no file descriptor was free, and no thread could be made that has its "
+                    "own: ");
+    rig_assert_said(&result, "names are missing: a file that has them could not be read");
 }
 
 static void a_process_without_sockets_has_nothing_to_say(void **state) {
@@ -372,7 +527,12 @@ int main(int argc, char **argv) {
         {"full_fcntl", full_fcntl},
         {"full_syscall", full_syscall},
         {"full_syscall_socket", full_syscall_socket},
+        {"full_pidfd_getfd", full_pidfd_getfd},
+        {"full_syscall_pidfd_getfd", full_syscall_pidfd_getfd},
         {"full_without_sockets", full_without_sockets},
+        {"full_with_a_thread_that_is_stuck", full_with_a_thread_that_is_stuck},
+        {"full_child", full_child},
+        {"full_where_no_thread_can_be_made", full_where_no_thread_can_be_made},
         {"full_again_and_again", full_again_and_again},
         {"uses_up_all_ports", uses_up_all_ports},
         {"has_no_address", has_no_address},
@@ -385,6 +545,10 @@ int main(int argc, char **argv) {
     rig_start(argc, argv, scenarios, sizeof scenarios / sizeof *scenarios);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_call_that_makes_a_descriptor_reports_when_there_is_none),
+        cmocka_unit_test(what_another_thread_waits_for_is_known_without_a_descriptor),
+        cmocka_unit_test(what_the_parent_has_is_known_without_a_descriptor),
+        cmocka_unit_test(the_log_is_written_without_a_descriptor),
+        cmocka_unit_test(without_a_thread_the_report_is_made_and_says_what_is_missing),
         cmocka_unit_test(a_process_without_sockets_has_nothing_to_say),
         cmocka_unit_test(each_failure_is_counted_and_one_is_reported),
         cmocka_unit_test(beside_a_ledger_file_nothing_is_printed_unless_asked),

@@ -264,6 +264,25 @@ ISOLATED(an_inherited_socket_that_the_parent_still_has_is_the_parents) {
     child_must_pass(is_the_parents, &pair.ours);
 }
 
+// And the number that the parent has it by is free in the child: what a report opens gets that.
+static void is_the_parents_by_another_number(void *fd) {
+    int parents = *(int *)fd, ours = dup2(parents, 50), next;
+    close(parents);
+    while ((next = dup(0)) < parents)
+        ;
+    close(next);
+    assert_int_equal(next, parents);
+    is_the_parents(&ours);
+}
+
+ISOLATED(an_inherited_socket_is_the_parents_whatever_its_number_is_there) {
+    make();
+    struct tcp_pair pair = tcp_pair(AF_INET);
+    track(pair.ours, AF_INET, SOCK_STREAM);
+    peer_closes(&pair);
+    child_must_pass(is_the_parents_by_another_number, &pair.ours);
+}
+
 ISOLATED(an_inherited_socket_that_the_parent_closed_is_the_childs) {
     make();
     struct tcp_pair pair = tcp_pair(AF_INET);
@@ -298,13 +317,32 @@ ISOLATED(without_proc_the_fds_are_tried_one_by_one) {
     assert_int_equal(listed(unknown)->provenance, PROVENANCE_FOUND);
 }
 
-ISOLATED(without_a_descriptor_to_spare_the_fds_are_tried_one_by_one) {
+// Beyond the limit, too: it may have been higher.
+ISOLATED(without_a_descriptor_to_spare_every_fd_is_listed) {
     make();
     int fd = socket(AF_INET, SOCK_STREAM, 0);
+    int high = dup2(socket(AF_INET, SOCK_STREAM, 0), 900);
     struct rlimit limit = {(rlim_t)fd + 1, (rlim_t)fd + 1};
     assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
     take(ENDED_RUNNING);
-    assert_true(snapshot.proc_missing);
+    assert_false(snapshot.proc_missing);
+    assert_int_equal(snapshot.no_descriptor, 0);
+    listed(fd);
+    listed(high);
+}
+
+// No thread can be made by a process whose children belong to another PID namespace (clone(2),
+// EINVAL).
+ISOLATED(without_a_thread_to_list_them_the_fds_are_tried_one_by_one) {
+    make();
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    if (unshare(CLONE_NEWPID) != 0)
+        isolated_skip("no PID namespace may be made here");
+    struct rlimit limit = {(rlim_t)fd + 1, (rlim_t)fd + 1};
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+    take(ENDED_RUNNING);
+    assert_int_equal(snapshot.no_descriptor, -EMFILE);
+    assert_false(snapshot.proc_missing);
     listed(fd);
 }
 
@@ -362,9 +400,11 @@ int main(void) {
         cmocka_unit_test(a_socket_that_is_only_a_standard_stream_says_so),
         cmocka_unit_test(the_reader_went_on_where_it_ends_the_process_or_is_gone),
         cmocka_unit_test(an_inherited_socket_that_the_parent_still_has_is_the_parents),
+        cmocka_unit_test(an_inherited_socket_is_the_parents_whatever_its_number_is_there),
         cmocka_unit_test(an_inherited_socket_that_the_parent_closed_is_the_childs),
         cmocka_unit_test(without_proc_the_fds_are_tried_one_by_one),
-        cmocka_unit_test(without_a_descriptor_to_spare_the_fds_are_tried_one_by_one),
+        cmocka_unit_test(without_a_descriptor_to_spare_every_fd_is_listed),
+        cmocka_unit_test(without_a_thread_to_list_them_the_fds_are_tried_one_by_one),
         cmocka_unit_test(without_memory_it_says_so),
         cmocka_unit_test(without_room_for_records_sockets_are_counted),
         cmocka_unit_test(no_descriptor_stays_open_and_errno_is_left_alone),
