@@ -2,6 +2,7 @@
 #include "errors.h"
 #include "judge.h"
 #include "live.h"
+#include "procfs.h"
 #include "thread_calls.h"
 #include <errno.h>
 #include <poll.h>
@@ -9,12 +10,11 @@
 #include <string.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
+#include <unistd.h>
 
 enum {
     TEXT_BYTES = 1024,
-    THREADS_ASKED_MAX = 1024,
-    CALL_RUNNING = -1, // as in struct ledger_snapshot
-    CALL_GONE = -2
+    THREADS_ASKED_MAX = 1024
 };
 
 // --- what its thread does now -------------------------------------------------------------------
@@ -30,6 +30,7 @@ struct thread {
 struct threads {
     struct thread *list; // sorted by tid
     uint32_t count, asked;
+    bool have_other_ids; // in another pid namespace: /proc has them by other numbers here
 };
 
 static int by_tid(const void *a, const void *b) {
@@ -43,7 +44,11 @@ static bool is_own(const struct report_process *process, const struct ledger_rec
 }
 
 static struct threads list_threads(const struct report_process *process) {
-    struct threads all = {must_allocate(2 * (size_t)process->socket_count, sizeof *all.list), 0, 0};
+    struct threads all = {
+        .list = must_allocate(2 * (size_t)process->socket_count, sizeof *all.list),
+        .have_other_ids = process->is_observed && procfs_namespace((pid_t)process->pid, "pid") !=
+                                                      procfs_namespace(getpid(), "pid"),
+    };
     for (uint32_t i = 0; i < process->socket_count; i++) {
         const struct ledger_record *record = &process->sockets[i].record;
         if (!is_own(process, record))
@@ -105,13 +110,13 @@ static int32_t fd_of_call(pid_t pid, const struct thread_call *call) {
 
 static void ask_thread(struct threads *threads, pid_t pid, struct thread *thread) {
     struct thread_call call;
-    if (thread->is_asked || threads->asked >= THREADS_ASKED_MAX)
+    if (thread->is_asked || threads->have_other_ids || threads->asked >= THREADS_ASKED_MAX)
         return;
     thread->is_asked = true;
     threads->asked++;
     int error = thread_call_read(pid, (pid_t)thread->tid, &call);
     thread->fd = -1;
-    thread->call = error == -ESRCH ? CALL_GONE : CALL_RUNNING;
+    thread->call = error == -ESRCH ? THREAD_CALL_GONE : THREAD_CALL_RUNNING;
     thread->is_known = error == 0 || error == -ESRCH; // else no permission
     if (error < 0 || call.number < 0)
         return;
@@ -159,6 +164,20 @@ static void look_from_outside(const struct report_process *process, struct repor
     snapshot->thread_fd_type = 1;
     snapshot->thread_fd_record = waited_on->number;
     look_at_properties(pid, waited_on);
+}
+
+// A process that was killed left its ledger only: its reader opened or read another socket later,
+// which is open still, and had the time to close this one before that.
+static void look_back(const struct report_process *process, struct report_socket *socket,
+                      const struct threads *threads) {
+    const struct ledger_record *record = &socket->record;
+    struct thread wanted = {.tid = record->eof_tid};
+    const struct thread *thread =
+        wanted.tid && is_own(process, record)
+            ? bsearch(&wanted, threads->list, threads->count, sizeof wanted, by_tid)
+            : NULL;
+    if (thread && thread->last_seen_ns > record->eof_ns + process->grace_ms * UINT64_C(1000000))
+        socket->record.snapshot.flags |= SNAPSHOT_READER_SEEN_SINCE;
 }
 
 // --- causes -------------------------------------------------------------------------------------
@@ -234,6 +253,8 @@ static void find_in(struct report_process *process) {
         if (verdict_is_leak((enum verdict)snapshot->verdict) && process->is_observed) {
             look_from_outside(process, socket, &threads);
             judge_property_hints(socket);
+        } else if (!(snapshot->flags & SNAPSHOT_TAKEN)) {
+            look_back(process, socket, &threads);
         }
         struct ledger_stack counters;
         struct cause_facts facts = facts_of(socket, &all, &counters);

@@ -7,8 +7,7 @@
 
 enum {
     // What the server closes this soon after the last use was not kept by it at all.
-    AT_ONCE_MS = 1000,
-    THREAD_GONE = -2
+    AT_ONCE_MS = 1000
 };
 
 const char *cause_name(enum ledger_cause cause) {
@@ -121,7 +120,7 @@ static bool went_on(const struct ledger_record *record) {
         return true;
     if (snapshot->thread == 0 || snapshot->thread != record->eof_tid)
         return false;
-    if (snapshot->thread_call == THREAD_GONE)
+    if (snapshot->thread_call == THREAD_CALL_GONE)
         return true;
     // A call on this very socket may be the answer to a half-close.
     return snapshot->thread_call >= 0 &&
@@ -170,7 +169,7 @@ enum ledger_cause cause_of(const struct ledger_record *record, const struct caus
             return CAUSE_INHERITED;
         if (is_taken && is_blocked(record, facts))
             return CAUSE_BLOCKED;
-        return is_taken && went_on(record) ? CAUSE_FORGOTTEN : CAUSE_UNKNOWN;
+        return went_on(record) ? CAUSE_FORGOTTEN : CAUSE_UNKNOWN;
     case VERDICT_FIN_UNREAD:
     case VERDICT_DATA_UNREAD:
         if (is_inherited(record, facts) || is_kept_after_fork(record, facts))
@@ -215,7 +214,7 @@ static void say_forgotten(struct text_buffer *out, const struct ledger_record *r
     const struct ledger_snapshot *snapshot = &record->snapshot;
     say_thread(out, record->eof_tid);
     text_string(out, " read end of stream and went on");
-    if (snapshot->thread == record->eof_tid && snapshot->thread_call == THREAD_GONE) {
+    if (snapshot->thread == record->eof_tid && snapshot->thread_call == THREAD_CALL_GONE) {
         text_string(out, ", it has ended since");
     } else if (snapshot->thread == record->eof_tid && snapshot->thread_call >= 0) {
         text_string(out, ", it is in ");
@@ -235,14 +234,23 @@ static void say_forgotten(struct text_buffer *out, const struct ledger_record *r
     }
 }
 
+// And what to do about it.
 static void say_time_limits(struct text_buffer *out, const struct ledger_record *socket) {
     const struct ledger_snapshot *snapshot = &socket->snapshot;
-    if (!(snapshot->properties_known & PROPERTY_NO_READ_TIMEOUT) ||
-        !(snapshot->properties & PROPERTY_NO_READ_TIMEOUT))
+    const unsigned both = PROPERTY_NO_READ_TIMEOUT | PROPERTY_BLOCKING_MODE;
+    bool is_known = (snapshot->properties_known & both) == both;
+    if (snapshot->properties & PROPERTY_NO_READ_TIMEOUT) {
+        text_string(out, ", with no read timeout");
+        if (snapshot->properties & PROPERTY_NO_KEEPALIVE)
+            text_string(out, " and no keepalive");
+    } else if (is_known && (snapshot->properties & PROPERTY_BLOCKING_MODE)) {
+        text_string(out, ", although a read timeout is set: it waits again and again, or not for "
+                         "data");
         return;
-    text_string(out, ", with no read timeout");
-    if (snapshot->properties & PROPERTY_NO_KEEPALIVE)
-        text_string(out, " and no keepalive");
+    } else if (is_known) {
+        text_string(out, ", in non-blocking mode");
+    }
+    text_string(out, ": give that call a time limit");
 }
 
 static void say_blocked(struct text_buffer *out, const struct ledger_record *record,
@@ -264,7 +272,6 @@ static void say_blocked(struct text_buffer *out, const struct ledger_record *rec
         text_age(out, silence_ms(other));
     }
     say_time_limits(out, other);
-    text_string(out, ": give that call a time limit");
 }
 
 // "40 s": what is said of a pool's time limits needs no tenths.

@@ -1,6 +1,7 @@
 #include "report/facts.h"
 #include "base/clock.h"
 #include "base/sys.h"
+#include "base/tcp.h"
 #include "track/addresses.h"
 #include <fcntl.h>
 #include <linux/sockios.h>
@@ -14,9 +15,6 @@
 
 #ifndef POLLRDHUP
 #define POLLRDHUP 0x2000
-#endif
-#ifndef IPPROTO_MPTCP
-#define IPPROTO_MPTCP 262
 #endif
 
 static int socket_option(int fd, int name) {
@@ -68,23 +66,41 @@ static uint32_t smaller(uint32_t a, uint32_t b) {
     return a < b ? a : b;
 }
 
+static uint32_t larger(uint32_t a, uint32_t b) {
+    return a > b ? a : b;
+}
+
 // tcpi_last_ack_recv is the time since the last segment with an ACK, and each FIN has one: in
 // CLOSE_WAIT that is the FIN, unless this side has sent data since, whose ACKs are later. Then the
 // FIN is at least as old as the end of stream that the program read.
+static uint32_t close_wait_ms(const struct ledger_record *record, const struct tcp_info *info,
+                              uint64_t now) {
+    uint32_t fin_ms = record->fin_ns ? since_ms(record->fin_ns, now) : info->tcpi_last_ack_recv;
+    return larger(fin_ms, since_ms(record->eof_ns, now));
+}
+
+// What ended with both FINs did so with the later one, or with the ACK of ours. An error, at the
+// latest, when the program was told of it; one that it was not told of since the last sign of life
+// at most. An end of stream that was read tells nothing here: that is no end of the connection.
+static uint32_t dead_ms(const struct ledger_record *record, struct ledger_snapshot *snapshot,
+                        const struct tcp_info *info) {
+    if (record->error_ns)
+        return since_ms(record->error_ns, snapshot->taken_ns);
+    if ((record->flags & RECORD_SHUT_WR) && !(snapshot->flags & SNAPSHOT_ERROR_PENDING))
+        return info->tcpi_last_ack_recv;
+    snapshot->flags |= SNAPSHOT_AGE_IS_BOUND;
+    return smaller(info->tcpi_last_ack_recv,
+                   smaller(info->tcpi_last_data_recv, info->tcpi_last_data_sent));
+}
+
 static void look_at_age(const struct ledger_record *record, struct ledger_snapshot *snapshot,
                         const struct tcp_info *info) {
     uint64_t now = snapshot->taken_ns;
-    bool told = record->error_ns || record->eof_ns;
-    uint32_t told_ms = since_ms(record->error_ns ? record->error_ns : record->eof_ns, now);
     uint32_t age_ms = info->tcpi_last_ack_recv;
-    if (snapshot->state == STATE_CLOSE_WAIT && record->fin_ns) // as it was told at end of stream
-        age_ms = since_ms(record->fin_ns, now);
-    if (snapshot->state == STATE_CLOSE && !told && !(record->flags & RECORD_SHUT_WR)) {
-        age_ms = smaller(age_ms, smaller(info->tcpi_last_data_recv, info->tcpi_last_data_sent));
-        snapshot->flags |= SNAPSHOT_AGE_IS_BOUND;
-    } else if (told_ms > age_ms || snapshot->state == STATE_CLOSE) {
-        age_ms = told ? told_ms : age_ms;
-    }
+    if (snapshot->state == STATE_CLOSE)
+        age_ms = dead_ms(record, snapshot, info);
+    else if (snapshot->state == STATE_CLOSE_WAIT)
+        age_ms = close_wait_ms(record, info, now);
     // The kernel counts in ticks of some milliseconds; no state is older than the socket.
     snapshot->state_age_ms =
         record->birth_ns ? smaller(age_ms, since_ms(record->birth_ns, now)) : age_ms;
@@ -114,9 +130,7 @@ static uint8_t mptcp_state(const struct ledger_record *record, uint8_t subflow_s
 
 static void look_at_tcp(struct ledger_record *record, struct ledger_snapshot *snapshot, int fd) {
     struct tcp_info info;
-    memset(&info, 0, sizeof info);
-    unsigned bytes = sizeof info;
-    if (sys_getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &bytes) < 0)
+    if (!tcp_info_of(fd, &info))
         return;
     snapshot->state = info.tcpi_state;
     if (record->protocol == IPPROTO_MPTCP)

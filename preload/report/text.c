@@ -329,7 +329,9 @@ static void text_state(struct text_buffer *out, const struct ledger_record *reco
         text_age(out, snapshot->state_age_ms);
         text_string(out, " ago");
     } else if (group == GROUP_DEAD) {
+        // What the program was told of it may have been told late.
         text_string(out, snapshot->flags & SNAPSHOT_AGE_IS_BOUND ? "   dead for at most "
+                         : record->error_ns                      ? "   dead for at least "
                                                                  : "   dead for ");
         text_age(out, snapshot->state_age_ms);
     } else {

@@ -109,6 +109,10 @@ bool verdict_is_answering(const struct ledger_record *record, uint32_t grace_ms)
            (snapshot->send_queue_bytes > 0 || snapshot->last_data_sent_ms < grace_ms);
 }
 
+static uint64_t ms_between(uint64_t from_ns, uint64_t to_ns) {
+    return to_ns > from_ns ? (to_ns - from_ns) / 1000000 : 0;
+}
+
 // The program must have had its chance to close.
 static bool is_due(const struct ledger_record *record, enum verdict verdict,
                    const struct verdict_rules *rules) {
@@ -117,9 +121,14 @@ static bool is_due(const struct ledger_record *record, enum verdict verdict,
     if (rules->at_end && verdict == VERDICT_EOF_IGNORED &&
         (snapshot->flags & SNAPSHOT_READER_WENT_ON))
         return true;
+    if (!(snapshot->flags & SNAPSHOT_AGE_IS_BOUND))
+        return snapshot->state_age_ms >= grace_ms && !verdict_is_answering(record, grace_ms);
     // Nothing tells when a reset came that the program was not told of: the age is at most that of
-    // the last sign of life. The longer grace leaves little room for a wrong accusation.
-    if ((snapshot->flags & SNAPSHOT_AGE_IS_BOUND) && rules->grace_ms > grace_ms)
+    // the last sign of life. But who has read end of stream could close from then on.
+    if (rules->at_end && record->eof_ns)
+        return ms_between(record->eof_ns, snapshot->taken_ns) >= grace_ms;
+    // The longer grace leaves little room for a wrong accusation.
+    if (rules->grace_ms > grace_ms)
         grace_ms = rules->grace_ms;
     return snapshot->state_age_ms >= grace_ms && !verdict_is_answering(record, grace_ms);
 }

@@ -506,6 +506,27 @@ class Deaths(ReportCase):
         self.assertIsNone(finding["sockets"][0]["state"])
         self.assertIn("last known", self.run_report(directory).stdout)
 
+    def test_why_a_killed_process_leaked_is_said_where_its_ledger_tells(self):
+        """Its reader has opened another socket since, and had the time to close this one before."""
+        script = ("import os, signal, socket, sys, time\n"
+                  "l = socket.create_server(('127.0.0.1', 0))\n"
+                  "c = socket.create_connection(l.getsockname())\n"
+                  "d = socket.create_connection(l.getsockname())\n"
+                  "s = l.accept()[0]\n"
+                  "c.close()\n"
+                  "s.recv(1)\n"
+                  "time.sleep(float(sys.argv[1]))\n"
+                  "t = l.accept()[0]\n"
+                  "os.kill(os.getpid(), signal.SIGKILL)\n")
+        for pause_s, cause in (("0.5", "forgotten"), ("0", "unknown")):
+            directory = self.path("killed" + pause_s)
+            os.mkdir(directory)
+            env = dict(os.environ, LD_PRELOAD=os.path.join(BUILD, "libsockleak.so"),
+                       SOCKLEAK_OPTIONS=f"grace_ms=300:ledger_dir={directory}")
+            subprocess.run(["/usr/bin/python3", "-c", script, pause_s], env=env, check=False)
+            (finding,) = self.json(directory)["processes"][0]["findings"]
+            self.assertEqual((finding["verdict"], finding["cause"]), ("eof-ignored", cause))
+
 
 if __name__ == "__main__":
     harness.need_build()

@@ -104,6 +104,10 @@ static void a_reader_that_ends_the_process_or_was_seen_since_has_forgotten(void 
     record = read_to_its_end(5000);
     record.snapshot.flags |= SNAPSHOT_READER_SEEN_SINCE;
     assert_cause(&record, &alone, CAUSE_FORGOTTEN);
+    record.snapshot.flags = SNAPSHOT_READER_SEEN_SINCE; // by a process that was killed
+    assert_cause(&record, &alone, CAUSE_FORGOTTEN);
+    record.snapshot.flags = 0;
+    assert_cause(&record, &alone, CAUSE_UNKNOWN);
 }
 
 static void of_a_reader_that_is_running_or_not_known_nothing_is_said(void **state) {
@@ -185,6 +189,19 @@ static void an_owner_that_was_stuck_before_the_fin_is_blocked_and_it_is_said_on_
                         "give that call a time limit");
     other.snapshot.properties = 0;
     assert_null(strstr(said(&record, &facts), "timeout"));
+}
+
+static void whether_the_socket_it_is_stuck_on_has_a_time_limit_is_said(void **state) {
+    (void)state;
+    struct ledger_record record = leak(VERDICT_FIN_UNREAD, 20000);
+    struct cause_facts facts = stuck_on_other(&record, SYS_recvfrom, 90000, 58300);
+    other.snapshot.properties_known = PROPERTY_NO_READ_TIMEOUT | PROPERTY_BLOCKING_MODE;
+    other.snapshot.properties = PROPERTY_BLOCKING_MODE;
+    assert_non_null(strstr(said(&record, &facts), "58.3 s, although a read timeout is set"));
+    assert_null(strstr(said(&record, &facts), "give that call"));
+    other.snapshot.properties = 0;
+    assert_non_null(
+        strstr(said(&record, &facts), "58.3 s, in non-blocking mode: give that call a time limit"));
 }
 
 static void an_owner_that_waits_for_what_comes_next_is_not_blocked(void **state) {
@@ -335,6 +352,7 @@ int main(void) {
         cmocka_unit_test(a_reader_on_a_socket_that_moved_data_since_has_gone_on),
         cmocka_unit_test(a_wait_shorter_than_grace_is_no_block),
         cmocka_unit_test(an_owner_that_was_stuck_before_the_fin_is_blocked_and_it_is_said_on_what),
+        cmocka_unit_test(whether_the_socket_it_is_stuck_on_has_a_time_limit_is_said),
         cmocka_unit_test(an_owner_that_waits_for_what_comes_next_is_not_blocked),
         cmocka_unit_test(an_owner_that_waits_on_that_socket_itself_is_not_blocked),
         cmocka_unit_test(an_owner_that_waits_for_a_child_or_a_pipe_is_blocked),

@@ -174,6 +174,55 @@ static void a_reset_that_the_program_was_told_of_is_as_old_as_that(void **state)
     tcp_pair_close(&pair);
 }
 
+// By the answer to a peer that is gone; the program's next call will tell it. End of stream was the
+// end of one direction only.
+static void a_reset_behind_an_end_of_stream_is_not_as_old_as_that(void **state) {
+    (void)state;
+    struct tcp_pair pair = tcp_pair(AF_INET);
+    struct ledger_record *record = born(pair.ours, AF_INET, SOCK_STREAM);
+    peer_closes(&pair);
+    record->eof_ns = clock_now_ns();
+    sleep_ms(300);
+    assert_int_equal(send(pair.ours, "x", 1, 0), 1);
+    wait_for_state(pair.ours, STATE_CLOSE);
+    facts_look_at(record);
+    assert_int_equal(record->snapshot.flags & SNAPSHOT_AGE_IS_BOUND, SNAPSHOT_AGE_IS_BOUND);
+    assert_true(record->snapshot.state_age_ms < 150);
+    tcp_pair_close(&pair);
+}
+
+// Whatever the program had been told before.
+static void what_both_sides_shut_down_is_as_old_as_the_later_fin(void **state) {
+    (void)state;
+    struct tcp_pair pair = tcp_pair(AF_INET);
+    struct ledger_record *record = born(pair.ours, AF_INET, SOCK_STREAM);
+    peer_closes(&pair);
+    record->eof_ns = clock_now_ns();
+    sleep_ms(300);
+    assert_int_equal(shutdown(pair.ours, SHUT_WR), 0);
+    record->flags |= RECORD_SHUT_WR;
+    wait_for_state(pair.ours, STATE_CLOSE);
+    sleep_ms(50);
+    facts_look_at(record);
+    assert_int_equal(record->snapshot.flags & SNAPSHOT_AGE_IS_BOUND, 0);
+    assert_in_range(record->snapshot.state_age_ms, 25, 200);
+    tcp_pair_close(&pair);
+}
+
+static void a_reset_behind_our_own_shutdown_has_a_bound_only(void **state) {
+    (void)state;
+    struct tcp_pair pair = tcp_pair(AF_INET);
+    struct ledger_record *record = born(pair.ours, AF_INET, SOCK_STREAM);
+    assert_int_equal(shutdown(pair.ours, SHUT_WR), 0);
+    record->flags |= RECORD_SHUT_WR;
+    peer_resets(&pair);
+    facts_look_at(record);
+    assert_int_equal(record->snapshot.state, STATE_CLOSE);
+    assert_int_equal(record->snapshot.flags & (SNAPSHOT_AGE_IS_BOUND | SNAPSHOT_ERROR_PENDING),
+                     SNAPSHOT_AGE_IS_BOUND | SNAPSHOT_ERROR_PENDING);
+    tcp_pair_close(&pair);
+}
+
 static void an_mptcp_connection_that_the_peer_ended_is_close_wait(void **state) {
     (void)state;
     struct sockaddr_in address = {.sin_family = AF_INET};
@@ -258,6 +307,9 @@ int main(void) {
         cmocka_unit_test(a_socket_that_was_never_connected_was_not_connected),
         cmocka_unit_test(listeners_and_datagrams_are_seen_as_such),
         cmocka_unit_test(a_reset_that_the_program_was_told_of_is_as_old_as_that),
+        cmocka_unit_test(a_reset_behind_an_end_of_stream_is_not_as_old_as_that),
+        cmocka_unit_test(what_both_sides_shut_down_is_as_old_as_the_later_fin),
+        cmocka_unit_test(a_reset_behind_our_own_shutdown_has_a_bound_only),
         cmocka_unit_test(an_mptcp_connection_that_the_peer_ended_is_close_wait),
         cmocka_unit_test(a_unix_stream_whose_peer_is_gone_is_close_wait),
         cmocka_unit_test(a_unix_streams_own_shutdown_is_no_close_wait),

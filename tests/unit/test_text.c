@@ -304,6 +304,14 @@ static void sockets_show_direction_descriptors_and_state(void **state) {
     record.snapshot.flags |= SNAPSHOT_AGE_IS_BOUND;
     text_socket(&sink, &record, NULL);
     assert_non_null(strstr(written, "   dead for at most 11.9 s"));
+    sink = sink_of(1);
+    record.snapshot.flags &= (uint16_t)~SNAPSHOT_AGE_IS_BOUND;
+    text_socket(&sink, &record, NULL);
+    assert_non_null(strstr(written, "   dead for 11.9 s"));
+    sink = sink_of(1);
+    record.error_ns = record.snapshot.taken_ns;
+    text_socket(&sink, &record, NULL);
+    assert_non_null(strstr(written, "   dead for at least 11.9 s"));
 }
 
 static void what_is_not_known_is_left_out(void **state) {

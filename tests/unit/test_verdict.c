@@ -168,6 +168,20 @@ static void where_the_age_is_only_a_bound_the_longer_grace_counts(void **state) 
     assert_int_equal(verdict_of(&record, &patient), VERDICT_OPEN);
 }
 
+// Whatever has become of the connection since.
+static void at_an_end_who_has_read_end_of_stream_had_its_chance_from_then_on(void **state) {
+    (void)state;
+    struct ledger_record record = tcp(7, 0);
+    record.flags = RECORD_CONNECTED;
+    record.snapshot.flags |= SNAPSHOT_AGE_IS_BOUND;
+    record.snapshot.taken_ns = 10 * 1000000000ull;
+    record.eof_ns = record.snapshot.taken_ns - (EXIT_GRACE_MS - 1) * 1000000ull;
+    assert_int_equal(verdict_of(&record, &at_end), VERDICT_OPEN);
+    record.eof_ns = record.snapshot.taken_ns - EXIT_GRACE_MS * 1000000ull;
+    assert_int_equal(verdict_of(&record, &at_end), VERDICT_RESET_UNCLOSED);
+    assert_int_equal(verdict_of(&record, &live), VERDICT_OPEN);
+}
+
 // DESIGN.md section 5: "a peer that sent FIN and still reads our answer" is healthy.
 static void a_half_close_is_no_leak_while_the_answer_is_on_its_way(void **state) {
     (void)state;
@@ -276,6 +290,7 @@ int main(void) {
         cmocka_unit_test(in_a_live_report_a_reader_that_went_on_has_its_grace_too),
         cmocka_unit_test(only_end_of_stream_counts_at_once),
         cmocka_unit_test(where_the_age_is_only_a_bound_the_longer_grace_counts),
+        cmocka_unit_test(at_an_end_who_has_read_end_of_stream_had_its_chance_from_then_on),
         cmocka_unit_test(a_half_close_is_no_leak_while_the_answer_is_on_its_way),
         cmocka_unit_test(a_grace_of_zero_leaves_nothing_out),
         cmocka_unit_test(datagrams_are_no_findings),
