@@ -111,8 +111,41 @@ class Runner(unittest.TestCase):
         tests.write_text("# comment\na=true\n\nb=sh -c 'exit 0' # here\n")
         self.assert_closes_with("2 passed, 0 failed, 0 skipped", 0, "--from", tests, "--jobs", "2")
 
+    def test_jobs_run_beside_each_other(self):
+        """Each of the two waits for the other, by the two ends of a pipe with a name."""
+        os.mkfifo(self.directory / "pipe")
+        self.assert_closes_with("2 passed, 0 failed, 0 skipped", 0, "--jobs", "2", "--timeout", "20",
+                                f"a={self.script(f'echo > {self.directory}/pipe')}",
+                                f"b={self.script(f'read line < {self.directory}/pipe')}")
+
+    def test_beside_one_that_is_alone_none_runs(self):
+        """A directory that is there already: another one runs. The others have all run before."""
+        place = self.directory / "runs"
+        one = self.script(f"test ! -e {place}")
+        alone = self.script(f"mkdir {place} && sleep 0.2 && rmdir {place}")
+        names = [f"t{i}={one}" for i in range(8)]
+        output = self.assert_closes_with("10 passed, 0 failed, 0 skipped", 0, "--jobs", "4", "--alone", "x y",
+                                         f"x={alone}", *names, f"y={alone}")
+        self.assertEqual([line.split()[1] for line in output.splitlines()[-3:-1]], ["x", "y"])
+
+    def test_a_make_that_is_tested_is_not_part_of_the_one_outside(self):
+        script = self.script('echo "<$MAKEFLAGS$MFLAGS$MAKELEVEL>"')
+        for name in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL"):
+            os.environ[name] = "1"
+            self.addCleanup(os.environ.pop, name)
+        self.assert_closes_with("1 passed, 0 failed, 0 skipped", 0, f"m={script}")
+        self.assertEqual((self.directory / "logs/m.log").read_text(), "<>\n")
+
+    def test_signals_that_the_caller_ignores_kill_the_tests(self):
+        for name in ("INT", "QUIT", "HUP"):
+            script = self.script(f"kill -{name} $$; exit 0")
+            done = subprocess.run(["sh", "-c", f"trap '' {name}; exec \"$@\"", "sh", RUN, "--logs",
+                                   self.directory / "logs", f"s={script}"],
+                                  capture_output=True, text=True, timeout=60, check=False)
+            self.assertIn("died by SIG" + name, done.stdout)
+
     def test_wrong_usage_is_status_2(self):
-        for arguments in (["a=true", "a=true"], ["--jobs", "0", "a=true"], ["a="],
+        for arguments in (["a=true", "a=true"], ["--jobs", "0", "a=true"], ["a="], ["--alone", "b", "a=true"],
                           ["--from", "/nonexistent"], ["--what"]):
             self.assertEqual(self.run_tests(*arguments)[0], 2, arguments)
 
