@@ -27,7 +27,9 @@ FUZZ = BUILD / "fuzz"
 EXIT_SKIPPED = 77
 CHECK_RUNS = {"ledger": 700, "json": 2500, "suppress": 4000, "options": 20000, "names": 8000}
 MAX_BYTES = {"ledger": 65536, "json": 32768, "suppress": 2048, "options": 2048, "names": 2048}
-LIMITS = ["-timeout=5", "-rss_limit_mb=1024", "-close_fd_mask=2", "-print_final_stats=1"]
+# An error's status is libFuzzer's 77 otherwise, as that of a test that is skipped.
+LIMITS = ["-error_exitcode=1", "-timeout=5", "-rss_limit_mb=1024", "-close_fd_mask=2",
+          "-print_final_stats=1"]
 
 
 def skip(reason):
