@@ -1,4 +1,5 @@
 #include "holders.h"
+#include "base_name.h"
 #include "errors.h"
 #include "gather.h"
 #include "procfs.h"
@@ -58,11 +59,6 @@ static uint32_t first_of(const struct search *search, uint64_t inode) {
             high = middle;
     }
     return low;
-}
-
-static const char *base_name(const char *path) {
-    const char *slash = strrchr(path, '/');
-    return slash ? slash + 1 : path;
 }
 
 static void note_holder(struct search *search, uint64_t inode, const struct report_holder *holder,
@@ -149,17 +145,29 @@ void holders_find_processes(struct report *report) {
     give_to_sockets(&search);
 }
 
+// More records of one inode than are shown are passed over: in a hostile ledger all of them may be
+// of the same, and each would be compared with each.
+static void look_at_ledger(struct search *search, const struct report_process *process) {
+    const char *name = arena_name(&search->report->arena, base_name(report_program(process)));
+    const struct report_socket **sockets = must_allocate(process->socket_count, sizeof(void *));
+    for (uint32_t i = 0; i < process->socket_count; i++)
+        sockets[i] = &process->sockets[i];
+    qsort(sockets, process->socket_count, sizeof(void *), by_inode);
+    for (uint32_t i = 0, alike = 0; i < process->socket_count; i++) {
+        const struct ledger_record *record = &sockets[i]->record;
+        struct report_holder holder = {process->pid, record->first_fd, name};
+        alike = i && sockets[i - 1]->record.inode == record->inode ? alike + 1 : 0;
+        if (alike < HOLDERS_MAX)
+            note_holder(search, record->inode, &holder, process->boot_id);
+    }
+    free(sockets);
+}
+
 void holders_find_ledgers(struct report *report) {
     struct search search = {.report = report};
     list_wanted(&search, false);
-    for (uint32_t i = 0; search.wanted_count && i < report->process_count; i++) {
-        struct report_process *process = report->processes[i];
-        const char *name = arena_name(&report->arena, base_name(report_program(process)));
-        for (uint32_t k = 0; !process->is_judged && k < process->socket_count; k++) {
-            const struct report_socket *socket = &process->sockets[k];
-            struct report_holder holder = {process->pid, socket->record.first_fd, name};
-            note_holder(&search, socket->record.inode, &holder, process->boot_id);
-        }
-    }
+    for (uint32_t i = 0; search.wanted_count && i < report->process_count; i++)
+        if (!report->processes[i]->is_judged && report->processes[i]->socket_count)
+            look_at_ledger(&search, report->processes[i]);
     give_to_sockets(&search);
 }
