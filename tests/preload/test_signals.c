@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
@@ -75,9 +76,10 @@ static int by_sigterm_while_blocked_in_accept(void) {
     old_leak();
     int listener = rig_listen();
     pid_t parent = getpid();
+    prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY); // Yama would not let a child look at its parent
     pid_t pid = fork();
     if (pid == 0) {
-        sys_sleep_ms(20);
+        rig_wait_asleep(parent);
         kill(parent, SIGTERM);
         sys_call(SYS_exit_group, 0, 0, 0, 0, 0, 0);
     }

@@ -93,8 +93,9 @@ print(b.fileno(), flush=True); sys.stdin.readline(); b.close(); print("closed", 
 
     def test_before_its_first_socket(self):
         process = self.start("cat", env=harness.clean_environment(LD_PRELOAD=harness.LIBRARY))
-        wait_until(lambda: "libsockleak" in harness.read(f"/proc/{process.pid}/maps"))
-        time.sleep(0.1)
+        # Loaded, it sleeps until there is something to read; what still loads waits for a disk, at most.
+        wait_until(lambda: "libsockleak" in harness.read(f"/proc/{process.pid}/maps") and
+                   self.view(process.pid)[0]["State"] == "S (sleeping)")
         document = dump_json(process.pid)
         self.assertEqual(document["summary"]["leaks"], 0)
 
@@ -326,6 +327,21 @@ class Impossible(harness.TestCase):
         process.stdout.readline()
         time.sleep(GRACE_S)
         self.assertEqual(findings(dump_json(process.pid)), [("fin-unread", 2)])
+
+    @unittest.skipUnless(IS_ROOT and harness.may_make_mounts(), "needs root, and mounts")
+    def test_in_another_pid_namespace_its_threads_are_not_taken_for_ended(self):
+        """Its ledger has thread 1, which /proc has by another number here."""
+        script = self.write("leaker.py", harness.LEAKER)
+        process = self.start("unshare", "-pf", "--mount-proc", "--kill-child", PYTHON, script, "eof=2",
+                             env=harness.clean_environment(LD_PRELOAD=harness.LIBRARY), stderr=subprocess.DEVNULL)
+        process.stdout.readline()
+        time.sleep(GRACE_S)
+        pid = int(harness.read(f"/proc/{process.pid}/task/{process.pid}/children").split()[0])
+        document = dump_json(pid)
+        self.assertEqual(findings(document), [("eof-ignored", 2)])
+        (finding,) = [f for p in document["processes"] for f in p["findings"]]
+        self.assertEqual(finding["birth"]["call"], "accept4")
+        self.assertNotIn("ended", finding["cause_text"] or "")
 
     @unittest.skipUnless(IS_ROOT and shutil.which("unshare") and shutil.which("setpriv"), "needs root")
     def test_another_network_namespace_without_the_right_names_the_remedy(self):

@@ -83,6 +83,41 @@ def may_make_namespaces():
         ["unshare", "-n", "ip", "link", "set", "lo", "up"], capture_output=True, check=False).returncode == 0
 
 
+class Stock:
+    """Programs that were started ahead, in a network namespace each: they grow old together."""
+
+    BATCH = 6
+
+    def __init__(self):
+        self.directory = tempfile.TemporaryDirectory(prefix="sockleak-tools-")
+        self.script = os.path.join(self.directory.name, "server.py")
+        with open(self.script, "w", encoding="utf-8") as file:
+            file.write(PROGRAM)
+        self.waiting = {}
+
+    def start(self, env):
+        return subprocess.Popen(["unshare", "-n", "sh", "-c", f"ip link set lo up; exec {PYTHON} {self.script}"],
+                                env=harness.clean_environment(**env), stdin=subprocess.PIPE,
+                                stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+
+    def take(self, env):
+        waiting = self.waiting.setdefault(tuple(env.items()), [])
+        if not waiting:
+            waiting.extend(self.start(env) for _ in range(self.BATCH))
+        return waiting.pop()
+
+    def end(self):
+        for process in sum(self.waiting.values(), []):
+            Case.end(process)
+        self.directory.cleanup()
+
+
+def setUpModule():
+    global stock
+    stock = Stock()
+    unittest.addModuleCleanup(stock.end)
+
+
 class Case(harness.TestCase):
     """The program in a network namespace of its own."""
 
@@ -92,9 +127,8 @@ class Case(harness.TestCase):
         super().setUp()
 
     def serve(self, **env):
-        script = self.write("server.py", PROGRAM)
-        process = self.start("unshare", "-n", "sh", "-c", f"ip link set lo up; exec {PYTHON} {script}",
-                             env=harness.clean_environment(**env), stderr=subprocess.DEVNULL)
+        process = stock.take(env)
+        self.addCleanup(self.end, process)
         made = json.loads(process.stdout.readline())
         # It is the kernel that says how old they are.
         wait_until(lambda: min(self.ages(process, made).values()) > AGE_MS, "an age in CLOSE_WAIT")
@@ -231,8 +265,7 @@ class Destroying(Case):
 
     def test_another_processs_sockets_are_left_alone(self):
         one, made = self.serve()
-        script = self.path("server.py")
-        other = self.start("nsenter", "-t", str(one.pid), "-n", PYTHON, script, stderr=subprocess.DEVNULL)
+        other = self.start("nsenter", "-t", str(one.pid), "-n", PYTHON, stock.script, stderr=subprocess.DEVNULL)
         theirs = json.loads(other.stdout.readline())
         wait_until(lambda: min(self.ages(other, theirs).values()) > AGE_MS, "an age in CLOSE_WAIT")
         self.reap(one, OLDER, "--yes")

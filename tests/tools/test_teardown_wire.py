@@ -109,8 +109,13 @@ def fins(path, until_ms):
     return found
 
 
-@unittest.skipUnless(can_capture(), "no tcpdump, or no right to make a network namespace")
-class Wire(harness.TestCase):
+class World(harness.TestCase):
+    """The program, in a network namespace of its own with tcpdump. No test: what a test looks at."""
+
+    def __init__(self, *command, **options):
+        super().__init__()
+        self.command, self.options = command, options
+
     def setUp(self):
         super().setUp()
         self.script = self.write("ends.py", PROGRAM)
@@ -122,6 +127,8 @@ class Wire(harness.TestCase):
         self.dump = self.start(*self.inside, "tcpdump", "-i", "lo", "-n", "-U", "--immediate-mode", "-s", "128", "-w",
                                self.capture, "tcp", stderr=subprocess.PIPE)
         self.assertIn("listening on lo", self.dump.stderr.readline())
+        self.program = self.start(*self.inside, *self.command, PYTHON, self.script, stderr=subprocess.DEVNULL,
+                                  cwd=self.directory, **self.options)
 
     def wire(self):
         """What was captured, once it has the FINs of all."""
@@ -129,11 +136,39 @@ class Wire(harness.TestCase):
         self.dump.communicate(timeout=harness.DEADLINE_S)
         return fins(self.capture, self.end_ms)
 
-    def watched(self, *command, **options):
-        return self.start(*self.inside, *command, PYTHON, self.script, stderr=subprocess.DEVNULL, **options)
+    def report(self):
+        return self.path("run.json")
 
-    def check(self, document, expected_sockets):
-        wire = self.wire()
+    def read_ports(self):
+        """{fd: (local, peer)}, as the program knows it, and its pid."""
+        ports = {}
+        while True:
+            words = list(map(int, self.program.stdout.readline().split()))
+            if len(words) == 1:
+                return ports, words[0]
+            ports[words[0]] = tuple(words[1:])
+
+    def finish(self, line):
+        self.end_ms = time.time() * 1000
+        self.program.stdin.write(line + "\n")
+        self.program.stdin.flush()
+        self.program.wait(harness.DEADLINE_S)
+
+
+@unittest.skipUnless(can_capture(), "no tcpdump, or no right to make a network namespace")
+class Wire(harness.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        """All at once: they pause most of the time."""
+        watched = [SOCKLEAK, "run", "--show=all", "--format=json:run.json"]
+        cls.exits, cls.is_killed = World(*watched), World(*watched)
+        cls.runs_on = World(env=clean_environment(LD_PRELOAD=LIBRARY))
+        for world in (cls.exits, cls.is_killed, cls.runs_on):
+            cls.addClassCleanup(world.doCleanups)
+            world.setUp()
+
+    def check(self, world, document, expected_sockets):
+        wire = world.wire()
         sockets = [s for p in document["processes"] for f in p["findings"] for s in f["sockets"]
                    if s["fds"][0] in self.ports]  # not the listening one, whose state is not known of the dead
         self.assertGreaterEqual(len(sockets), expected_sockets)
@@ -155,15 +190,6 @@ class Wire(harness.TestCase):
                     self.assertGreaterEqual(events["eof-read"]["at_epoch_ms"], int(theirs) - 1)
         return compared
 
-    def read_ports(self, process):
-        """self.ports: {fd: (local, peer)}, as the program knows it. Returns its pid."""
-        self.ports = {}
-        while True:
-            words = list(map(int, process.stdout.readline().split()))
-            if len(words) == 1:
-                return words[0]
-            self.ports[words[0]] = tuple(words[1:])
-
     def check_first(self, first, ours, theirs):
         truth = ("nobody" if ours is None and theirs is None
                  else "us" if theirs is None or (ours is not None and ours < theirs) else "peer")
@@ -180,41 +206,30 @@ class Wire(harness.TestCase):
             self.assertLessEqual(on_wire_ms, event["at_epoch_ms"] + SLACK_MS)
         return event["time"] == "exact"
 
-    def finish(self, process, line):
-        self.end_ms = time.time() * 1000
-        process.stdin.write(line + "\n")
-        process.stdin.flush()
-        process.wait(harness.DEADLINE_S)
-
     def test_at_exit(self):
-        saved = self.path("run.json")
-        process = self.watched(SOCKLEAK, "run", "--show=all", "--format=json:" + saved)
-        self.read_ports(process)
-        self.finish(process, "exit")
-        document = json.loads(harness.read(saved))
-        compared = self.check(document, 50)
+        self.ports, _ = self.exits.read_ports()
+        self.exits.finish("exit")
+        document = json.loads(harness.read(self.exits.report()))
+        compared = self.check(self.exits, document, 50)
         self.assertGreaterEqual(compared, 30)
         for finding in document["processes"][0]["findings"]:
             for socket in finding["sockets"]:
                 self.assertIsNotNone(socket["first_fin"], socket)
 
     def test_of_a_killed_process(self):
-        saved = self.path("run.json")
-        process = self.watched(SOCKLEAK, "run", "--show=all", "--format=json:" + saved)
-        self.read_ports(process)
-        self.finish(process, "kill")
-        document = json.loads(harness.read(saved))
+        self.ports, _ = self.is_killed.read_ports()
+        self.is_killed.finish("kill")
+        document = json.loads(harness.read(self.is_killed.report()))
         self.assertEqual(document["processes"][0]["ended"], "killed")
-        self.check(document, 25)
+        self.check(self.is_killed, document, 25)
 
     def test_from_outside(self):
-        process = self.watched(env=clean_environment(LD_PRELOAD=LIBRARY))
-        pid = self.read_ports(process)
+        self.ports, pid = self.runs_on.read_ports()
         done = harness.sockleak("dump", "--show=all", "--format=json", pid)
         self.assertEqual((done.returncode, done.stderr), (0, ""))
-        self.finish(process, "exit")
-        wait_until(lambda: os.path.getsize(self.capture) > 0)
-        self.assertGreaterEqual(self.check(json.loads(done.stdout), 50), 30)
+        self.runs_on.finish("exit")
+        wait_until(lambda: os.path.getsize(self.runs_on.capture) > 0)
+        self.assertGreaterEqual(self.check(self.runs_on, json.loads(done.stdout), 50), 30)
 
 
 if __name__ == "__main__":
