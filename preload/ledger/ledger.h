@@ -92,6 +92,11 @@ static inline struct ledger_record *ledger_record(uint32_t number) {
     return &ledger.records[number];
 }
 
+// What was told of a socket: another thread may be telling more, through another fd.
+static inline uint16_t ledger_flags(const struct ledger_record *record) {
+    return __atomic_load_n(&record->flags, __ATOMIC_RELAXED);
+}
+
 // Keeps a record from being freed while it is looked at. Returns false where it is free already.
 bool ledger_hold(uint32_t number);
 
@@ -124,6 +129,9 @@ static inline uint32_t ledger_fd(int fd) {
 // which only damage can make, is removed.
 uint32_t ledger_fd_hold(int fd);
 
+// Makes room for an fd's place. Returns 0, or -errno where the fd is beyond the table (counted).
+int ledger_fd_reserve(int fd);
+
 // Puts a record (0 for none) in an fd's place and passes one reference to it. `*was` gets the
 // record that stood there, with its reference, for the caller to release. Returns 0, or -errno
 // where the fd is beyond the table (counted, nothing changed).
@@ -134,7 +142,8 @@ int ledger_fd_swap(int fd, uint32_t number, uint32_t *was);
 bool ledger_fd_restore(int fd, uint32_t number);
 
 // Puts `to` in an fd's place if `from` is what stands there; 0 is nothing. Passes the reference of
-// `to`, and that of `from` to the caller. Returns false where something else stands there.
+// `to`, and that of `from` to the caller. Returns false where something else stands there. Where
+// `from` is nothing, the place was reserved.
 bool ledger_fd_replace(int fd, uint32_t from, uint32_t to);
 
 // The highest fd that was ever in the table, plus 1.

@@ -125,27 +125,33 @@ static void raise_fd_limit(uint64_t limit) {
         ;
 }
 
+static int reserve(int fd) {
+    int error = ledger_commit(LEDGER_FDS, ((uint64_t)(unsigned)fd + 1) * sizeof(uint32_t));
+    if (error == 0)
+        raise_fd_limit((uint64_t)(unsigned)fd + 1);
+    return error;
+}
+
+int ledger_fd_reserve(int fd) {
+    int error = reserve(fd);
+    if (error < 0)
+        ledger_count(&ledger.header->counters.untracked_fds);
+    return error;
+}
+
 int ledger_fd_swap(int fd, uint32_t number, uint32_t *was) {
     *was = 0;
     if (number == 0 && ledger_fd(fd) == 0)
         return 0;
-    int error = ledger_commit(LEDGER_FDS, ((uint64_t)(unsigned)fd + 1) * sizeof(uint32_t));
-    if (error < 0) {
-        ledger_count(&ledger.header->counters.untracked_fds);
+    int error = ledger_fd_reserve(fd);
+    if (error < 0)
         return error;
-    }
-    raise_fd_limit((uint64_t)(unsigned)fd + 1);
     *was = __atomic_exchange_n(&ledger.fds[fd], number, __ATOMIC_ACQ_REL);
     return 0;
 }
 
 bool ledger_fd_restore(int fd, uint32_t number) {
-    uint32_t empty = 0;
-    if (ledger_commit(LEDGER_FDS, ((uint64_t)(unsigned)fd + 1) * sizeof(uint32_t)) < 0)
-        return false;
-    raise_fd_limit((uint64_t)(unsigned)fd + 1);
-    return __atomic_compare_exchange_n(&ledger.fds[fd], &empty, number, false, __ATOMIC_ACQ_REL,
-                                       __ATOMIC_RELAXED);
+    return reserve(fd) == 0 && ledger_fd_replace(fd, 0, number);
 }
 
 bool ledger_fd_replace(int fd, uint32_t from, uint32_t to) {

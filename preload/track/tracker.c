@@ -4,6 +4,7 @@
 #include "base/options.h"
 #include "base/process.h"
 #include "base/sys.h"
+#include "base/tcp.h"
 #include "ledger/sites.h"
 #include "track/addresses.h"
 #include "track/endings.h"
@@ -85,34 +86,53 @@ static uint64_t socket_inode(int fd) {
     return sys_fstat(fd, &status) == 0 && S_ISSOCK(status.st_mode) ? status.st_ino : 0;
 }
 
-// Is it what stood at `fd` that is right, and the other too late? A program that closes a number
-// twice may close what another thread has just opened, before that thread is here; the number's
-// next owner is here first then. And who adopts a socket in use may meet the birth that comes late.
-static bool is_overtaken(int fd, uint64_t entered_inode, bool is_adopted, uint32_t was) {
-    uint64_t inode = socket_inode(fd);
-    return inode && ledger_record(was)->inode == inode && (entered_inode != inode || is_adopted);
+static bool knows_origin(const struct ledger_record *record) {
+    return record->provenance == PROVENANCE_CREATED || record->provenance == PROVENANCE_RECEIVED;
 }
 
-// Undoes the entry of `number`, at one stroke: were the place empty between, another thread could
-// adopt the socket there. Returns what has no place, with its reference; where another thread has
-// taken `number` off already, it releases that, and what stood there before is over, too.
-static uint32_t put_back(int fd, uint32_t number, uint32_t was) {
-    return ledger_fd_replace(fd, number, was) ? number : was;
+// Is what stands at `fd` right, and `number` no better? A program that closes a number twice may
+// close what another thread has just opened, before that thread is here; the number's next owner is
+// here first then. And who adopts a socket in use may meet the birth that comes late. Of two births
+// that both find the same socket there the last one stays: it may have been closed behind our back,
+// and received again.
+static bool is_settled(int fd, const struct ledger_record *there, uint32_t number) {
+    uint64_t inode = socket_inode(fd);
+    if (inode == 0 || there->inode != inode)
+        return false;
+    const struct ledger_record *record = ledger_record(number);
+    return number == 0 || record->inode != inode || !knows_origin(record);
 }
 
 // Enters a record for `fd`, passing on its reference. What stood there was closed behind our back;
 // a socket whose fd is beyond the table (counted) is out of our sight from here on, too.
+//
+// What is right never gives way to what is late, not even for a moment: it would be gone where
+// another thread comes then that is late, too, or copies the number. So what stands there is held
+// while the kernel is asked, which makes sure that its number is no other socket's meanwhile, and
+// is replaced only if it still stands there. Each time around another thread has entered something.
 static void enter(int fd, uint32_t number) {
-    uint32_t was;
-    // Not behind the swap: once entered, it is anybody's to close and free.
-    uint64_t inode = number ? ledger_record(number)->inode : 0;
-    bool is_adopted = number && ledger_record(number)->provenance == PROVENANCE_ADOPTED;
-    if (ledger_fd_swap(fd, number, &was) < 0)
-        was = number;
-    else if (UNLIKELY(was) && is_overtaken(fd, inode, is_adopted, was))
-        was = put_back(fd, number, was);
-    if (was)
-        ledger_release_vanished(was);
+    if (number && ledger_fd_reserve(fd) < 0) {
+        ledger_release_vanished(number);
+        return;
+    }
+    for (bool done = false; !done;) {
+        uint32_t there = ledger_fd_hold(fd);
+        bool stays = there == number || (there && is_settled(fd, ledger_record(there), number));
+        done = stays || ledger_fd_replace(fd, there, number);
+        if (there)
+            ledger_release(there); // the look
+        uint32_t gone = stays ? number : there;
+        if (done && gone)
+            ledger_release_vanished(gone);
+    }
+}
+
+// Through two fds of a socket two threads may tell of it at once. Who is last stays.
+#define PUT(record, field, value) __atomic_store_n(&(record)->field, value, __ATOMIC_RELAXED)
+
+// This process does something with a socket: it is not only inherited any more.
+static void touch(struct ledger_record *record) {
+    PUT(record, process, ledger.header->process);
 }
 
 static uint32_t new_record(uint64_t inode, const struct tracker_birth *birth) {
@@ -203,10 +223,10 @@ void tracker_connected(int fd, const struct sockaddr *peer, socklen_t peer_bytes
     // is history then.
     bool disconnected = peer && error == 0 && peer->sa_family == AF_UNSPEC;
     // The second call for a connection that was under way tells only that it was made since.
-    if (error == 0 && !disconnected && (record->flags & RECORD_CONNECTING)) {
+    if (error == 0 && !disconnected && (ledger_flags(record) & RECORD_CONNECTING)) {
         __atomic_fetch_or(&record->flags, RECORD_CONNECTED, __ATOMIC_RELEASE);
         __atomic_fetch_and(&record->flags, (uint16_t)~RECORD_CONNECTING, __ATOMIC_RELEASE);
-        record->process = ledger.header->process;
+        touch(record);
     } else if (error == 0 || error == EINPROGRESS || error == EINTR) {
         record->eof_ns = record->error_ns = record->fin_ns = record->shutdown_ns = 0;
         record->eof_stack = record->error_stack = record->shutdown_stack = LEDGER_NO_STACK;
@@ -232,7 +252,7 @@ static bool stream_ended(const struct ledger_record *record, int fd, struct endi
     *told = (struct ending_eof){0};
     // Our FIN went first, and that was asked of the kernel: a third system call in a socket's life
     // would tell nothing that a verdict rests on.
-    if (record->flags & RECORD_FIN_FIRST)
+    if (ledger_flags(record) & RECORD_FIN_FIRST)
         return true;
     if (record->protocol != IPPROTO_MPTCP && ending_ask_eof(fd, told))
         return told->ended;
@@ -271,7 +291,7 @@ void tracker_read_nothing(int fd, enum ledger_call call, const void *caller) {
         return;
     struct ledger_record *record = ledger_record(number);
     struct ending_eof told;
-    if (is_stream(record, fd) && !(record->flags & (RECORD_SHUT_RD | RECORD_SHUTTING_RD)) &&
+    if (is_stream(record, fd) && !(ledger_flags(record) & (RECORD_SHUT_RD | RECORD_SHUTTING_RD)) &&
         __atomic_load_n(&record->eof_ns, __ATOMIC_ACQUIRE) == 0 &&
         stream_ended(record, fd, &told) && claim(record, RECORD_TELLING_EOF)) {
         record->fin_ns = told.fin_ns;
@@ -281,7 +301,7 @@ void tracker_read_nothing(int fd, enum ledger_call call, const void *caller) {
         record->eof_call = (uint8_t)call;
         record->eof_tid = thread_id();
         address_note_end(number, fd);
-        record->process = ledger.header->process;
+        touch(record);
         __atomic_store_n(&record->eof_ns, clock_now_ns(), __ATOMIC_RELEASE);
     }
     ledger_release(number);
@@ -304,7 +324,7 @@ void tracker_read_failed(int fd, enum ledger_call call, int error, const void *c
         record->error_call = (uint8_t)call;
         address_note_end(number, fd);
         record->error_ns = clock_now_ns();
-        record->process = ledger.header->process;
+        touch(record);
         __atomic_store_n(&record->error, (uint16_t)error, __ATOMIC_RELEASE);
     }
     ledger_release(number);
@@ -331,15 +351,16 @@ void tracker_shutdown_done(uint32_t kept, int how, bool succeeded, const void *c
         (uint16_t)((how != SHUT_WR ? RECORD_SHUT_RD : 0) | (how != SHUT_RD ? RECORD_SHUT_WR : 0));
     if (succeeded) {
         // The first one, or the one that sent our FIN.
-        if (record->shutdown_ns == 0 || (flags & RECORD_SHUT_WR & ~record->flags)) {
-            record->shutdown_stack = stack_capture(caller);
-            record->shutdown_ns = clock_now_ns();
+        if (__atomic_load_n(&record->shutdown_ns, __ATOMIC_RELAXED) == 0 ||
+            (flags & RECORD_SHUT_WR & ~ledger_flags(record))) {
+            PUT(record, shutdown_stack, stack_capture(caller));
+            PUT(record, shutdown_ns, clock_now_ns());
         }
-        record->process = ledger.header->process;
+        touch(record);
         __atomic_fetch_or(&record->flags, flags, __ATOMIC_RELEASE);
     } else {
         flags = how != SHUT_WR ? RECORD_SHUTTING_RD : 0;
-        if (how != SHUT_RD && !(record->flags & RECORD_SHUT_WR))
+        if (how != SHUT_RD && !(ledger_flags(record) & RECORD_SHUT_WR))
             flags |= RECORD_FIN_FIRST | RECORD_FIN_SECOND;
         __atomic_fetch_and(&record->flags, (uint16_t)~flags, __ATOMIC_RELEASE);
     }

@@ -7,6 +7,7 @@
 #include "unit.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -199,6 +200,94 @@ ISOLATED(who_tells_late_of_a_number_does_not_displace_its_next_owner) {
     assert_int_equal(ledger_fd(fd), owner);
     assert_int_equal(record_of(fd)->holders, 1);
     assert_int_equal(counters()->closed_unseen, 0);
+}
+
+// Another thread has used the number, or a report found it, before the thread that opened the
+// socket was here.
+ISOLATED(a_birth_takes_over_from_who_does_not_know_the_origin_and_not_the_reverse) {
+    static const enum ledger_provenance unknown[] = {PROVENANCE_ADOPTED, PROVENANCE_FOUND};
+    make();
+    for (int i = 0; i < 2; i++) {
+        int fd = socket(AF_INET, SOCK_STREAM, 0);
+        struct tracker_birth guess = {.provenance = unknown[i], .caller = caller};
+        struct tracker_birth birth = {.call = CALL_SOCKET, .caller = caller};
+        tracker_born(fd, &guess);
+        tracker_born(fd, &birth);
+        assert_int_equal(record_of(fd)->provenance, PROVENANCE_CREATED);
+        tracker_born(fd, &guess);
+        assert_int_equal(record_of(fd)->provenance, PROVENANCE_CREATED);
+        assert_int_equal(record_of(fd)->holders, 1);
+        assert_int_equal(ledger_open_sockets(), i + 1);
+    }
+}
+
+ISOLATED(a_socket_that_was_closed_unseen_and_received_again_has_its_last_origin) {
+    make();
+    int fd = born(AF_INET, SOCK_STREAM);
+    tracker_received(fd, CALL_RECVMMSG, caller);
+    assert_int_equal(record_of(fd)->birth_call, CALL_RECVMMSG);
+    assert_int_equal(record_of(fd)->holders, 1);
+    assert_int_equal(ledger_open_sockets(), 1);
+    assert_int_equal(counters()->closed_unseen, 1);
+}
+
+enum {
+    LATE_THREADS = 2,
+    ROUNDS = 20000
+};
+
+static int contested;
+static bool is_over;
+
+static void *tell_late(void *fd) {
+    while (!__atomic_load_n(&is_over, __ATOMIC_RELAXED))
+        tracker_dup_done(tracker_dup_begin(*(int *)fd), contested);
+    return NULL;
+}
+
+// Threads that are late tell of a number, again and again, while its owner is there; in the end
+// only the owner is.
+static void contest(void (*body)(uint32_t owner)) {
+    pthread_t threads[LATE_THREADS];
+    int late[LATE_THREADS];
+    make();
+    for (int i = 0; i < LATE_THREADS; i++)
+        late[i] = born(AF_INET, SOCK_STREAM);
+    contested = born(AF_INET, SOCK_STREAM);
+    uint32_t owner = ledger_fd(contested);
+    for (int i = 0; i < LATE_THREADS; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, tell_late, &late[i]), 0);
+    body(owner);
+    __atomic_store_n(&is_over, true, __ATOMIC_RELAXED);
+    for (int i = 0; i < LATE_THREADS; i++)
+        pthread_join(threads[i], NULL);
+    assert_int_equal(ledger_fd(contested), owner);
+    for (int i = 0; i < LATE_THREADS; i++)
+        assert_int_equal(record_of(late[i])->holders, 1);
+    assert_int_equal(record_of(contested)->holders, 1);
+}
+
+static void look_again_and_again(uint32_t owner) {
+    for (int i = 0; i < ROUNDS * 50; i++)
+        if (ledger_fd(contested) != owner)
+            fail_msg("record %u in the place of %u", ledger_fd(contested), owner);
+}
+
+ISOLATED(who_is_late_is_not_there_for_a_moment) {
+    contest(look_again_and_again);
+}
+
+static void leave_and_come_back(uint32_t owner) {
+    for (int i = 0; i < ROUNDS; i++) {
+        uint32_t kept = tracker_replace_begin(contested, NULL);
+        if (kept != owner)
+            fail_msg("record %u in the place of %u", kept, owner);
+        tracker_replace_done(kept, contested, false);
+    }
+}
+
+ISOLATED(who_comes_while_several_are_late_stays) {
+    contest(leave_and_come_back);
 }
 
 ISOLATED(without_room_for_records_the_fd_has_none_and_it_is_counted) {
@@ -428,6 +517,10 @@ int main(void) {
         cmocka_unit_test(a_received_socket_says_so),
         cmocka_unit_test(a_birth_at_a_known_fd_ends_what_was_there),
         cmocka_unit_test(who_tells_late_of_a_number_does_not_displace_its_next_owner),
+        cmocka_unit_test(a_birth_takes_over_from_who_does_not_know_the_origin_and_not_the_reverse),
+        cmocka_unit_test(a_socket_that_was_closed_unseen_and_received_again_has_its_last_origin),
+        cmocka_unit_test(who_is_late_is_not_there_for_a_moment),
+        cmocka_unit_test(who_comes_while_several_are_late_stays),
         cmocka_unit_test(without_room_for_records_the_fd_has_none_and_it_is_counted),
         cmocka_unit_test(a_close_ends_the_socket_and_is_counted_for_its_stack),
         cmocka_unit_test(closing_what_was_never_told_of_is_nothing),
