@@ -99,6 +99,10 @@ struct known *model_refresh(int fd) {
     if (inode != was) {
         model.fds[fd] = inode;
         model.changed[fd] = ++model.moment;
+        model.unseen_inode[fd] = 0;
+        struct former *former = model.former[fd];
+        memmove(former + 1, former, (MODEL_FORMER - 1) * sizeof *former);
+        former[0] = (struct former){inode, model.moment};
         if (was)
             release(was);
         if (inode) {
@@ -124,13 +128,43 @@ static void add_origin(struct known *known, enum site_id site, enum ledger_prove
         known->told_unclear = true;
 }
 
-struct known *model_born(int fd, enum site_id site, enum ledger_provenance provenance) {
+bool model_is_given(int fd) {
+    return model.given[fd] == model.fds[fd];
+}
+
+static bool is_disturbed(int fd, unsigned thread, unsigned own_aims) {
+    return model.aimed[fd] != own_aims || model.disturbed[fd] > model.began[thread];
+}
+
+struct known *model_give(int fd, unsigned thread, unsigned own_aims) {
+    struct known *known = model_refresh(fd);
+    if (!is_disturbed(fd, thread, own_aims))
+        model.given[fd] = model.fds[fd];
+    return known;
+}
+
+// To what was at fd since then, and is not any more.
+static void add_origin_of_former(int fd, enum site_id site, enum ledger_provenance provenance,
+                                 uint64_t since) {
+    for (int i = 0; i < MODEL_FORMER && model.former[fd][i].moment > since; i++) {
+        struct known *known = model_find(model.former[fd][i].inode);
+        if (known && known->inode != model.fds[fd])
+            add_origin(known, site, provenance);
+    }
+}
+
+struct known *model_born(int fd, enum site_id site, enum ledger_provenance provenance,
+                         unsigned thread) {
     if (fd < 0 || fd >= MODEL_FDS)
         return NULL;
     struct known *before = model_find(model_inode(fd));
     bool was_here = before && (before->fds || before->type);
-    struct known *known = model_refresh(fd);
-    model.unseen[fd] = false;
+    struct known *known = model_give(fd, thread, 0);
+    // Not where it is late, and finds what another thread has opened unseen since.
+    if (!known || known->inode != model.unseen_inode[fd])
+        model.unseen[fd] = false;
+    if (is_disturbed(fd, thread, 0))
+        add_origin_of_former(fd, site, provenance, model.began[thread]);
     if (!known)
         return NULL;
     if (was_here)
@@ -146,7 +180,15 @@ void model_unseen(int fd) {
         model.stale[fd] = model.fds[fd];
     model_refresh(fd);
     model.unseen[fd] = true;
+    model.unseen_inode[fd] = model.given[fd] = model.fds[fd];
     model.unseen_count++;
+}
+
+void model_born_unseen(int fd) {
+    model_unseen(fd);
+    struct known *known = fd >= 0 && fd < MODEL_FDS ? model_find(model.fds[fd]) : NULL;
+    if (known)
+        add_origin(known, SITE_NONE, PROVENANCE_FOUND);
 }
 
 void model_operation(unsigned thread, bool begins) {
@@ -210,6 +252,7 @@ static void take_over_unfinished(void) {
         if (unfinished || model.fds[fd] != was)
             model.unseen[fd] = true;
         model.busy[fd] = 0;
+        model.given[fd] = model.fds[fd];
     }
     model.parent_moves = true;
 }
@@ -246,6 +289,13 @@ static void look_at_tcp(struct look *look, int fd) {
         return;
     look->state = info.tcpi_state;
     look->moved_data = info.tcpi_bytes_acked || info.tcpi_bytes_received || info.tcpi_rtt;
+    for (int peer = 0; peer < 2; peer++) {
+        struct sockaddr_in6 address = {0}; // the port is at the same place in a sockaddr_in
+        unsigned room = sizeof address;
+        sys_call(peer ? SYS_getpeername : SYS_getsockname, fd, (long)&address, (long)&room, 0, 0,
+                 0);
+        look->ports = look->ports << 16 | address.sin6_port;
+    }
 }
 
 struct look model_look(int fd) {
@@ -269,5 +319,5 @@ struct look model_look(int fd) {
 
 bool look_is_same(const struct look *a, const struct look *b) {
     return a->state == b->state && a->in == b->in && a->out == b->out && a->hangup == b->hangup &&
-           a->listening == b->listening && a->moved_data == b->moved_data;
+           a->listening == b->listening && a->moved_data == b->moved_data && a->ports == b->ports;
 }

@@ -16,6 +16,7 @@ enum {
     MODEL_SOCKETS = 8192, // a power of two
     MODEL_ORIGINS = 6,
     MODEL_THREADS = 32, // of a process, from 1
+    MODEL_FORMER = 8,
 };
 
 struct origin {
@@ -45,6 +46,11 @@ struct known {
     bool told_unclear, origin_unclear;
 };
 
+// A socket that was seen at a number, and when.
+struct former {
+    uint64_t inode, moment;
+};
+
 struct model {
     struct known sockets[MODEL_SOCKETS]; // open addressing, by inode
     uint64_t fds[MODEL_FDS];             // inode, 0 for what is no socket
@@ -52,6 +58,8 @@ struct model {
     uint8_t aimed[MODEL_FDS];            // threads that close or replace it without owning it
     bool unseen[MODEL_FDS];              // changed by a call that the library did not see
     uint64_t stale[MODEL_FDS];           // and whose record the library has there
+    uint64_t unseen_inode[MODEL_FDS];    // and what is there since
+    uint64_t given[MODEL_FDS];           // the inode with which a call has returned the number
     unsigned unseen_count;               // how often, by this process
     bool exact;                          // one thread at a time: all is known
     bool parent_moves;                   // its threads go on, while this process is looked at
@@ -60,8 +68,9 @@ struct model {
     // may have the number, too, and tell of it later.
     uint64_t moment, began[MODEL_THREADS], changed[MODEL_FDS];
     uint64_t disturbed[MODEL_FDS]; // and when the last one that did not own the number had done so
-    uint64_t begun_ns;             // when a fork made this process
-    unsigned added;                // since the closed ones were forgotten
+    struct former former[MODEL_FDS][MODEL_FORMER]; // the last ones at each number
+    uint64_t begun_ns;                             // when a fork made this process
+    unsigned added;                                // since the closed ones were forgotten
 };
 
 extern struct model model;
@@ -78,8 +87,22 @@ struct known *model_find(uint64_t inode);
 // Asks the kernel what fd is now, and counts references. Returns the socket, or NULL.
 struct known *model_refresh(int fd);
 
-// A site returned fd. Returns NULL where it is no socket, or not there any more.
-struct known *model_born(int fd, enum site_id site, enum ledger_provenance provenance);
+// Has a call returned the number to the program, for what is there now? Until then the library may
+// not have been told: its hook is behind the kernel's call. Another thread can use the number that
+// early only where it takes it for a socket that was closed meanwhile.
+bool model_is_given(int fd);
+
+// A call returned the number. What it returned may be closed already, by a stray close, and the
+// number another call's by now: where one was aimed at it since the thread's operation began, that
+// tells nothing. `own_aims`: how many of those are the thread's own. Returns the socket.
+struct known *model_give(int fd, unsigned thread, unsigned own_aims);
+
+// A site returned fd, in the thread's operation. Where its socket was closed by who did not own it,
+// the library may have found another one at the number, any that was there since the operation
+// began, and cannot know either that it is not the site's. Returns NULL where it is no socket, or
+// not there any more.
+struct known *model_born(int fd, enum site_id site, enum ledger_provenance provenance,
+                         unsigned thread);
 
 // A thread's operation begins, or has ended.
 void model_operation(unsigned thread, bool begins);
@@ -88,8 +111,11 @@ void model_operation(unsigned thread, bool begins);
 void model_aim(int first, int last);
 void model_aimed(int first, int last);
 
-// An fd came to be by a call that the library cannot see.
+// An fd came to be, or went, by a call that the library cannot see.
 void model_unseen(int fd);
+
+// The same where the call opened a socket: nobody saw it come, whoever claims it.
+void model_born_unseen(int fd);
 
 // The library was told of the use of a socket that it may not know.
 void model_used(int fd, struct known *known);
@@ -115,6 +141,7 @@ struct look {
     unsigned in, out; // bytes queued
     int hangup;       // of poll: POLLRDHUP, POLLHUP, POLLERR
     bool moved_data;  // TCP_INFO's counters are not all 0: it was connected once
+    uint32_t ports;   // both: another connection of the same socket has others
 };
 
 struct look model_look(int fd);

@@ -31,6 +31,7 @@ struct use {
     struct actor *actor;
     int fd;
     uint64_t inode;
+    bool early; // before a call has returned the number to the program
 };
 
 typedef bool wanted(const struct known *known);
@@ -64,6 +65,7 @@ static bool use_begin(struct use *use, struct actor *actor, wanted *want) {
             model.busy[fd] = tag_of(actor);
             use->fd = fd;
             use->inode = known->inode;
+            use->early = !model_is_given(fd);
         }
     }
     model_unlock();
@@ -75,8 +77,8 @@ static void unclear(struct known *known) {
         known->told_unclear = known->origin_unclear = true;
 }
 
-static uint64_t began(const struct actor *actor) {
-    return model.began[actor->number % settings.threads + 1];
+static unsigned thread_of(const struct actor *actor) {
+    return actor->number % settings.threads + 1;
 }
 
 // Another thread is at work on it, by another of its numbers: which of the two was first, as the
@@ -94,11 +96,13 @@ static struct known *use_end(struct use *use) {
     if (model.busy[use->fd] == tag_of(use->actor))
         model.busy[use->fd] = 0;
     struct known *known = model_refresh(use->fd);
+    // Between the library's notice of a close and the close itself, it knows of no socket there;
+    // nor between the kernel's call and the library's notice of a birth or a dup.
+    bool contested = use->early || model.aimed[use->fd] ||
+                     model.disturbed[use->fd] > model.began[thread_of(use->actor)];
     if (known && known->inode == use->inode) {
         model_used(use->fd, known);
-        // Between the library's notice of a close and the close itself, it knows of no socket
-        // there.
-        if (model.aimed[use->fd] || model.disturbed[use->fd] > began(use->actor))
+        if (contested)
             unclear(known);
         if (is_shared_now(known))
             known->told_unclear = true;
@@ -106,6 +110,8 @@ static struct known *use_end(struct use *use) {
     }
     unclear(known);
     unclear(model_find(use->inode));
+    if (contested)
+        model.disturbed[use->fd] = ++model.moment; // it may have closed what it did not own
     return NULL;
 }
 
@@ -131,7 +137,7 @@ static void born(struct actor *actor, int fd, int site, enum ledger_provenance p
     }
     model_dont_block(fd);
     model_lock();
-    struct known *known = model_born(fd, (enum site_id)site, provenance);
+    struct known *known = model_born(fd, (enum site_id)site, provenance, thread_of(actor));
     if (known && (sites[site].call == CALL_ACCEPT || sites[site].call == CALL_ACCEPT4 ||
                   sites[site].call == CALL_SOCKETPAIR))
         known->connected = true;
@@ -276,7 +282,7 @@ static struct place random_place(struct actor *actor) {
 static bool use_own(struct use *use, struct actor *actor, int fd) {
     model_lock();
     bool is_free = model.fds[fd] && !model.busy[fd];
-    *use = (struct use){actor, fd, model.fds[fd]};
+    *use = (struct use){actor, fd, model.fds[fd], !model_is_given(fd)};
     if (is_free)
         model.busy[fd] = tag_of(actor);
     model_unlock();
@@ -473,15 +479,17 @@ static void close_stray(struct actor *actor) {
 
 // --- dups ---------------------------------------------------------------------------------------
 
-// The copy of `inode` is at `copy` now, unless another thread was in between.
-static void copied(struct actor *actor, struct use *use, const char *name, int copy) {
+// The copy of `use` is at `copy` now, unless another thread was in between. `own_aims`: how often
+// this thread has aimed at it.
+static void copied_over(struct actor *actor, struct use *use, const char *name, int copy,
+                        unsigned own_aims) {
     stress_trace(actor, name, use->fd, copy, copy < 0 ? -errno : copy);
     if (copy >= STRESS_RESERVED_FD) {
         close(copy);
         copy = -1;
     }
     struct known *known = use_end(use);
-    struct known *there = copy >= 0 ? model_refresh(copy) : NULL;
+    struct known *there = copy >= 0 ? model_give(copy, thread_of(actor), own_aims) : NULL;
     if (copy >= 0 && copy != use->fd)
         model.unseen[copy] = known && model.unseen[use->fd];
     if (there != known) {
@@ -491,6 +499,10 @@ static void copied(struct actor *actor, struct use *use, const char *name, int c
     if (known && model.unseen[use->fd])
         unclear(known);
     model_unlock();
+}
+
+static void copied(struct actor *actor, struct use *use, const char *name, int copy) {
+    copied_over(actor, use, name, copy, 0);
 }
 
 static void dup_one(struct actor *actor) {
@@ -531,21 +543,21 @@ static void dup_over(struct actor *actor) {
     aim((unsigned)to, (unsigned)to);
     switch (stress_below(actor, 5)) {
     case 0:
-        copied(actor, &use, "dup2", dup2(use.fd, to));
+        copied_over(actor, &use, "dup2", dup2(use.fd, to), 1);
         break;
     case 1:
-        copied(actor, &use, "__dup2", __dup2(use.fd, to));
+        copied_over(actor, &use, "__dup2", __dup2(use.fd, to), 1);
         break;
     case 2:
-        copied(actor, &use, "dup3", dup3(use.fd, to, O_CLOEXEC));
+        copied_over(actor, &use, "dup3", dup3(use.fd, to, O_CLOEXEC), 1);
         break;
 #ifdef SYS_dup2
     case 3:
-        copied(actor, &use, "dup2 by number", (int)syscall(SYS_dup2, use.fd, to));
+        copied_over(actor, &use, "dup2 by number", (int)syscall(SYS_dup2, use.fd, to), 1);
         break;
 #endif
     default:
-        copied(actor, &use, "dup3 by number", (int)syscall(SYS_dup3, use.fd, to, 0));
+        copied_over(actor, &use, "dup3 by number", (int)syscall(SYS_dup3, use.fd, to, 0), 1);
         break;
     }
     aimed((unsigned)to, (unsigned)to);
@@ -644,12 +656,12 @@ static void fetch(struct actor *actor) {
 // --- past libc: the library cannot see these ----------------------------------------------------
 
 static void unseen_birth(struct actor *actor) {
+    model_lock(); // nobody else may claim it first
     int fd =
         (int)sys_call(SYS_socket, random_family(actor), SOCK_STREAM | SOCK_NONBLOCK, 0, 0, 0, 0);
-    stress_trace(actor, "unseen socket", fd, 0, fd);
-    model_lock();
-    model_unseen(fd);
+    model_born_unseen(fd);
     model_unlock();
+    stress_trace(actor, "unseen socket", fd, 0, fd);
 }
 
 static void unseen_dup(struct actor *actor) {
@@ -748,7 +760,7 @@ static void run_random(struct actor *actor) {
 
 static void mark(const struct actor *actor, bool begins) {
     model_lock();
-    model_operation(actor->number % settings.threads + 1, begins);
+    model_operation(thread_of(actor), begins);
     model_unlock();
 }
 

@@ -113,7 +113,7 @@ enum site_id site_of_stack(uint32_t stack) {
 
 static __thread int ends[2] = {-1, -1}; // pipe(2)'s: 0 is for reading
 
-static void open_pipe(void) {
+void sites_open_pipe(void) {
     int low[2];
     if (sys_call(SYS_pipe2, (long)low, O_NONBLOCK | O_CLOEXEC, 0, 0, 0, 0) < 0)
         return;
@@ -126,7 +126,7 @@ static void open_pipe(void) {
 int sites_pipe(void) {
     char drained[STRESS_BUFFER_BYTES];
     if (ends[1] < 0)
-        open_pipe();
+        sites_open_pipe();
     while (sys_read(ends[0], drained, sizeof drained) > 0)
         ;
     return ends[1];

@@ -68,8 +68,11 @@ enum {
 // The site that made the call of which this is the ledger's stack, or SITE_NONE.
 enum site_id site_of_stack(uint32_t stack);
 
-// A pipe's writing end, for splice: this thread's. Opened and emptied as needed.
+// A pipe's writing end, for splice: this thread's. Emptied, and opened where it was not.
 int sites_pipe(void);
+
+// Opens it, while no other thread closes numbers that are not its own: it gets low ones first.
+void sites_open_pipe(void);
 
 // Closes this thread's pipe; in a forked child, the copy of it.
 void sites_close_pipe(void);

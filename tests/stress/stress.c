@@ -4,10 +4,11 @@
 //
 // Two ways. In turns (the default) one thread of one process runs at a time, and which one, and
 // what it does, follows from the seed and the operation's number alone: so a run can be cut short,
-// and operations left out, and the rest stays the same. Free (--free), all run side by side, and
-// stand still for the comparison only.
+// and operations left out, and the rest stays the same. Free (--free), all run side by side, are
+// held up in the middle of whatever they do, and stand still for the comparison only.
 #include "stress.h"
 #include "base/sys.h"
+#include <dlfcn.h>
 #include <fcntl.h>
 #include <linux/futex.h>
 #include <pthread.h>
@@ -23,6 +24,8 @@
 #include <unistd.h>
 
 enum {
+    OVERTAKEN_EVERY_US = 700,
+    OVERTAKEN_NS_MAX = 300000,
     TURN_OPERATIONS = 8, // one thread after the other, before it is another's turn
     EXIT_DISAGREEMENT = 1,
     EXIT_USAGE = 2,
@@ -211,28 +214,66 @@ static void run_free(struct actor *actor, bool first) {
         sys_call(SYS_sched_yield, 0, 0, 0, 0, 0, 0);
 }
 
-void stress_on_interruption(int signal) {
+// ThreadSanitizer's runtime runs a handler wherever the thread is, should that be in a call that
+// may block; and in there are the library's hooks, which are instrumented, and so the runtime
+// itself, with its locks held. The handlers are none of its business, then.
+#ifdef __SANITIZE_THREAD__
+#define HANDLER __attribute__((no_sanitize_thread))
+static int set_action(int number, const struct sigaction *action, struct sigaction *old) {
+    void *libc = dlopen("libc.so.6", RTLD_NOW | RTLD_NOLOAD);
+    int (*of_libc)(int, const struct sigaction *, struct sigaction *);
+    *(void **)&of_libc = dlsym(libc, "sigaction");
+    return of_libc(number, action, old);
+}
+#else
+#define HANDLER
+#define set_action sigaction
+#endif
+
+HANDLER void stress_on_interruption(int signal) {
     (void)signal;
 }
 
-static void be_interrupted(void) {
-    struct sigaction action = {.sa_handler = stress_on_interruption}; // no SA_RESTART
-    struct sigevent to_this_thread = {.sigev_notify = SIGEV_THREAD_ID, .sigev_signo = SIGUSR2};
-    struct itimerspec often = {.it_interval.tv_sec = 1, .it_value.tv_sec = 1};
+// A signal each so often, to this thread.
+static void expect(int number, void (*handler)(int), int flags, long interval_us) {
+    struct sigaction action = {.sa_handler = handler, .sa_flags = flags};
+    struct sigevent to_this_thread = {.sigev_notify = SIGEV_THREAD_ID, .sigev_signo = number};
+    struct timespec interval = {interval_us / 1000000, interval_us % 1000000 * 1000};
     timer_t timer;
     to_this_thread._sigev_un._tid = sys_gettid(); // <signal.h> lacks sigev_notify_thread_id
-    sigaction(SIGUSR2, &action, NULL);
+    set_action(number, &action, NULL);
     if (timer_create(CLOCK_MONOTONIC, &to_this_thread, &timer) != 0 ||
-        timer_settime(timer, 0, &often, NULL) != 0)
+        timer_settime(timer, 0, &(struct itimerspec){interval, interval}, NULL) != 0)
         exit(EXIT_USAGE);
+}
+
+// Lets the others overtake this thread wherever it is, in the library above all: what the scheduler
+// does once in a long while.
+static HANDLER void be_overtaken(int signal) {
+    static __thread uint32_t random;
+    (void)signal;
+    if (random == 0)
+        random = (uint32_t)settings.seed ^ (uint32_t)sys_gettid();
+    random = random * 1664525 + 1013904223; // Numerical Recipes' generator
+    struct timespec pause = {.tv_nsec = (long)((uint64_t)random * OVERTAKEN_NS_MAX >> 32)};
+    sys_call(SYS_nanosleep, (long)&pause, 0, 0, 0, 0, 0);
+}
+
+static void be_disturbed(void) {
+    expect(SIGUSR2, stress_on_interruption, 0, 1000000); // no SA_RESTART
+    expect(SIGRTMIN + 1, be_overtaken, SA_RESTART, OVERTAKEN_EVERY_US);
 }
 
 // --- processes and threads ----------------------------------------------------------------------
 
+static pthread_barrier_t all_are_ready;
+
 static void *run_actor(void *argument) {
     struct actor *actor = argument;
+    sites_open_pipe();
+    pthread_barrier_wait(&all_are_ready);
     if (settings.free)
-        be_interrupted();
+        be_disturbed();
     if (settings.free)
         run_free(actor, actor->number % settings.threads == 0);
     else
@@ -248,6 +289,7 @@ static void run_process(unsigned process) {
     static struct actor all[THREADS_MAX];
     running = settings.threads;
     model.exact = !settings.free;
+    pthread_barrier_init(&all_are_ready, NULL, settings.threads);
     for (unsigned i = 0; i < settings.threads; i++) {
         all[i] = (struct actor){.process = process, .number = process * settings.threads + i};
         if (i && pthread_create(&threads[i], NULL, run_actor, &all[i]) != 0)
@@ -274,7 +316,7 @@ static void open_channels(void) {
             exit(EXIT_USAGE);
         for (int end = 0; end < 2; end++) {
             model_lock();
-            model_born(low[end], SITE_pair_first, PROVENANCE_CREATED);
+            model_born(low[end], SITE_pair_first, PROVENANCE_CREATED, 0);
             high[end] = fcntl(low[end], F_DUPFD, STRESS_RESERVED_FD);
             model_refresh(high[end]);
             close(low[end]);
