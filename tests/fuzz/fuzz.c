@@ -85,13 +85,14 @@ static void claim_harmless(const struct written *written) {
     }
 }
 
-static void claim_lines(const struct written *written, const char *front, const char *other) {
+static void claim_lines(const struct written *written, const char *const fronts[]) {
     for (const char *line = written->text; *line;) {
         const char *end = strchr(line, '\n');
         fuzz_claim(end != NULL, "the last line ends");
-        fuzz_claim(strncmp(line, front, strlen(front)) == 0 ||
-                       (other && strncmp(line, other, strlen(other)) == 0),
-                   "each line is a command");
+        bool has_front = false;
+        for (int i = 0; fronts[i]; i++)
+            has_front |= strncmp(line, fronts[i], strlen(fronts[i])) == 0;
+        fuzz_claim(has_front, "each line is a command");
         line = end + 1;
     }
 }
@@ -141,7 +142,7 @@ static void claim_all(const struct report *report, enum format format, bool show
     switch (format) {
     case FORMAT_TEXT:
         claim_printable(&written);
-        claim_lines(&written, "==", NULL);
+        claim_lines(&written, (const char *const[]){"==", NULL});
         break;
     case FORMAT_JSON:
         claim_ascii(&written);
@@ -159,7 +160,7 @@ static void claim_all(const struct report *report, enum format format, bool show
         break;
     case FORMAT_GITHUB:
         claim_harmless(&written);
-        claim_lines(&written, "::error ", "::notice ");
+        claim_lines(&written, (const char *const[]){"::error ", "::warning ", "::notice ", NULL});
         break;
     case FORMAT_FOLDED:
         claim_harmless(&written);
