@@ -132,9 +132,13 @@ class Case(harness.TestCase):
         made = json.loads(process.stdout.readline())
         # It is the kernel that says how old they are.
         wait_until(lambda: min(self.ages(process, made).values()) > AGE_MS, "an age in CLOSE_WAIT")
-        self.order(process, f"answer {made['fds']['half']}")  # data moves: no leak
-        self.order(process, "heard")
+        self.answer(process, made)
         return process, made
+
+    def answer(self, process, made):
+        """Data moves: no leak."""
+        self.order(process, f"answer {made['fds']['half']}")
+        self.order(process, "heard")
 
     @staticmethod
     def order(process, order):
@@ -179,6 +183,7 @@ class Listing(Case):
         process, made = self.serve()
         before = self.connections(process)
         for options in ([], ["--dry-run"]):
+            self.answer(process, made)
             document = self.reap(process, OLDER, *options)
             self.assertTrue(document["dry_run"])
             self.assertEqual(self.results(document, made), dict.fromkeys(LEAKED, "listed") | {"reset": "left"})
@@ -193,6 +198,7 @@ class Listing(Case):
         process, made = self.serve(LD_PRELOAD=harness.LIBRARY)
         for verdicts, kinds in (("eof-ignored", {"eof", "eof6"}), ("fin-unread,data-unread", {"fin", "data"}),
                                 ("shutdown-unclosed", set())):
+            self.answer(process, made)
             self.assertEqual(set(self.results(self.reap(process, OLDER, f"--verdict={verdicts}"), made)), kinds)
 
     def test_they_are_listed_by_descriptor(self):
