@@ -222,7 +222,7 @@ class GitHub(SnippetCase):
         env = {"SOCKLEAK_URL": self.source(), "HOME": self.path("home"), "RUNNER_TEMP": self.path("temp"),
                "GITHUB_PATH": self.path("github_path"),
                # Of `make deps`, what the build needs: that is here. -j as the build has no end else.
-               "MAKEFLAGS": "j2 -- TEST_COMMANDS="}
+               "MAKEFLAGS": "j2 -- TEST_PACKAGES="}
         os.mkdir(env["HOME"]), os.mkdir(env["RUNNER_TEMP"])
         os.unlink(self.path("bin/sockleak"))
         self.run_ok(install["run"], **env)
