@@ -1,4 +1,5 @@
 #include "format.h"
+#include "base_name.h"
 #include "errors.h"
 #include "format_options.h"
 #include "report/names.h"
@@ -59,11 +60,6 @@ void format_title(const struct report_class *merged, char *out, size_t out_bytes
     snprintf(out, out_bytes, "%llu socket%s, %s: %s", (unsigned long long)merged->socket_count,
              merged->socket_count == 1 ? "" : "s", verdict_name(verdict),
              verdict_explanation(verdict));
-}
-
-static const char *base_name(const char *path) {
-    const char *slash = strrchr(path, '/');
-    return slash ? slash + 1 : path;
 }
 
 void format_stack_lines(const struct report_stack *stack,

@@ -1,5 +1,6 @@
 // How a connection ended, drawn: the peer on the left, this program on the right, what went between
 // them, and the step that is missing.
+#include "base_name.h"
 #include "format.h"
 #include "format_sections.h"
 #include "report/names.h"
@@ -182,11 +183,6 @@ static void draw_step(const struct drawing *drawing, const struct report_event *
 }
 
 // --- all of it ----------------------------------------------------------------------------------
-
-static const char *base_name(const char *path) {
-    const char *slash = strrchr(path, '/');
-    return slash ? slash + 1 : path;
-}
 
 static void draw_head(const struct drawing *drawing) {
     const struct report_socket *socket = drawing->socket;

@@ -1,5 +1,6 @@
 // Folded stacks, as flamegraph.pl and speedscope read them: where leaked sockets were opened,
 // outermost frame first, weight = sockets.
+#include "base_name.h"
 #include "format.h"
 #include "utf8.h"
 #include <stdlib.h>
@@ -18,8 +19,7 @@ static void write_frame(FILE *out, const struct report_frame *frame) {
     if (frame->function) {
         write_name(out, frame->function);
     } else {
-        const char *slash = frame->module ? strrchr(frame->module, '/') : NULL;
-        write_name(out, slash ? slash + 1 : frame->module ? frame->module : "??");
+        write_name(out, frame->module ? base_name(frame->module) : "??");
         fprintf(out, "+0x%llx", (unsigned long long)frame->module_offset);
     }
     fputc(';', out);

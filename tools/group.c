@@ -1,4 +1,5 @@
 #include "group.h"
+#include "base_name.h"
 #include "errors.h"
 #include "hash.h"
 #include "report/names.h"
@@ -82,11 +83,6 @@ void group_sockets(struct report *report) {
 }
 
 // --- fingerprints -------------------------------------------------------------------------------
-
-static const char *base_name(const char *path) {
-    const char *slash = path ? strrchr(path, '/') : NULL;
-    return slash ? slash + 1 : path;
-}
 
 static uint64_t print_stack(uint64_t hash, const struct report_stack *stack) {
     for (uint32_t i = 0; stack && i < stack->frame_count; i++) {

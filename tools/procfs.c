@@ -1,4 +1,5 @@
 #include "procfs.h"
+#include "base_name.h"
 #include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
@@ -244,8 +245,7 @@ int procfs_socket_protocol(pid_t pid, int fd, char *out, size_t out_bytes) {
 // --- its memory map -----------------------------------------------------------------------------
 
 static bool name_matches(const char *path, const char *name) {
-    const char *slash = strrchr(path, '/');
-    const char *base = slash ? slash + 1 : path;
+    const char *base = base_name(path);
     size_t len = strlen(name);
     if (len && name[len - 1] == '*')
         return strncmp(base, name, len - 1) == 0;

@@ -1,4 +1,5 @@
 #include "suppress.h"
+#include "base_name.h"
 #include "errors.h"
 #include "utf8.h"
 #include <ctype.h>
@@ -118,8 +119,7 @@ int suppress_load(struct report *report, const char *path) {
 static bool matches_path(const char *pattern, const char *path) {
     if (!path)
         return false;
-    const char *slash = strrchr(path, '/');
-    return suppress_glob(pattern, path) || (slash && suppress_glob(pattern, slash + 1));
+    return suppress_glob(pattern, path) || suppress_glob(pattern, base_name(path));
 }
 
 static bool matches_function(const char *pattern, const char *function) {

@@ -1,4 +1,5 @@
 #include "symbolize.h"
+#include "base_name.h"
 #include "debug_lines.h"
 #include "demangle.h"
 #include "errors.h"
@@ -171,8 +172,7 @@ static bool is_c_library(const struct report_frame *frame) {
 // The same rule as the library's (is_outermost in preload/report/report.c): from the first frame on
 // behind which there is only the C library, or _start.
 static bool is_ours(const struct report_frame *frame) {
-    const char *name = frame->module ? strrchr(frame->module, '/') : NULL;
-    return name && strcmp(name, "/libsockleak.so") == 0;
+    return frame->module && strcmp(base_name(frame->module), "libsockleak.so") == 0;
 }
 
 void symbolize_hide_frames(struct report_stack *stack) {
