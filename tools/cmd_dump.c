@@ -3,6 +3,7 @@
 #include "errors.h"
 #include "format_options.h"
 #include "inspect.h"
+#include "options.h"
 #include "procfs.h"
 #include "threads.h"
 #include "watch.h"
@@ -15,10 +16,6 @@ static const char name[] = "dump";
 enum dump_option {
     OPTION_WATCH = OPTION_LAST,
     OPTION_THREADS
-};
-enum {
-    WATCH_MS = 2000,
-    WATCH_MIN_MS = 100
 };
 
 struct dump {
@@ -91,7 +88,7 @@ static int look(const struct dump *dump, struct watch *watch, const struct watch
 static int dump_watch(const struct dump *dump) {
     struct watch *watch = watch_new();
     struct watch_style style = {.front = "",
-                                .color = watch_has_color(dump->shared.color, stdout),
+                                .color = terminal_has_color(stdout, dump->shared.color),
                                 .json = dump->shared.output_count &&
                                         dump->shared.outputs[0].format == FORMAT_JSON};
     struct timespec next;
@@ -115,18 +112,9 @@ static int dump_watch(const struct dump *dump) {
 
 // --- the command --------------------------------------------------------------------------------
 
-static int accept_watch(struct dump *dump) {
-    dump->watch_ms = WATCH_MS;
-    if (optarg && !option_time(optarg, &dump->watch_ms))
-        return error_usage(name, "--watch=%s: is not a time such as 500ms, 30s or 5m", optarg);
-    if (dump->watch_ms < WATCH_MIN_MS)
-        dump->watch_ms = WATCH_MIN_MS;
-    return STATUS_OK;
-}
-
 static int accept(struct dump *dump, int c, char **argv) {
     if (c == OPTION_WATCH)
-        return accept_watch(dump);
+        return option_accept_watch(name, optarg, &dump->watch_ms);
     if (c == OPTION_THREADS) {
         dump->threads = true;
         return STATUS_OK;
@@ -181,19 +169,21 @@ const struct command command_dump = {
     .name = name,
     .usage = "[options] PID",
     .summary = "look at a live process, without stopping or signalling it",
-    .about =
-        "Reads the ledger of a process that runs under libsockleak.so, and joins it with what the\n"
-        "kernel knows of its sockets now. A process that was not started with the library shows\n"
-        "the kernel's view: states, ages, peers, and whether end of stream was read.\n"
-        "What is in its state for less than a second is no leak yet.\n\n"
-        "Needs the right to trace the process: the same user, or root. The exit status is 0\n"
-        "whatever is found, unless --fail-on, --exit-code or --baseline asks for another.\n",
-    .options =
-        "      --watch[=SECONDS]   again and again, every 2 seconds: how each finding grows;\n"
-        "                          with --fail-on, until that comes true\n"
-        "      --threads           which threads are blocked in which call, and their stacks; a\n"
-        "                          thread may be stopped for less than a millisecond\n"
-        "  -h, --help              this help\n",
+    .about = "Reads the ledger of a process that runs under libsockleak.so, and joins it\n"
+             "with what the kernel knows of its sockets now. A process that was not started\n"
+             "with the library shows the kernel's view: states, ages, peers, and whether end\n"
+             "of stream was read. What is in its state for less than a second is no leak\n"
+             "yet.\n"
+             "\n"
+             "Needs the right to trace the process: the same user, or root. The exit status\n"
+             "is 0 whatever is found, unless --fail-on, --exit-code or --baseline asks for\n"
+             "another.\n",
+    .options = "      --watch[=SECONDS]   again and again, every 2 seconds: how each finding\n"
+               "                          grows; with --fail-on, until that comes true\n"
+               "      --threads           which threads are blocked in which call, and their\n"
+               "                          stacks; a thread may be stopped for less than a\n"
+               "                          millisecond\n"
+               "  -h, --help              this help\n",
     .has_format_options = true,
     .examples = "  sockleak dump 4711\n"
                 "  sockleak dump --format=json --show=all 4711\n"

@@ -3,9 +3,11 @@
 #include "errors.h"
 #include "format.h"
 #include "inspect.h"
+#include "options.h"
 #include "procfs.h"
 #include "reap.h"
 #include "report/names.h"
+#include "terminal.h"
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -71,13 +73,13 @@ static int accept_verdicts(struct reap_options *options, const char *argument) {
 }
 
 static int accept(struct reap_options *options, int c, char **argv) {
+    static const char *const formats[] = {"text", "json", NULL};
+    unsigned format = 0;
+    int status;
     switch (c) {
     case OPTION_OLDER:
         options->has_age = true;
-        return option_time(optarg, &options->reap.older_ms)
-                   ? STATUS_OK
-                   : error_usage(name, "--older %s: is not a time such as 500ms, 30s, 5m, 2h or 1d",
-                                 optarg);
+        return option_accept_time(name, "older", optarg, &options->reap.older_ms);
     case OPTION_VERDICT:
         return accept_verdicts(options, optarg);
     case OPTION_SHARED:
@@ -90,10 +92,9 @@ static int accept(struct reap_options *options, int c, char **argv) {
         options->yes = true;
         return STATUS_OK;
     case OPTION_FORMAT:
-        options->json = strcmp(optarg, "json") == 0;
-        return options->json || strcmp(optarg, "text") == 0
-                   ? STATUS_OK
-                   : error_usage(name, "--format %s: is not text or json", optarg);
+        status = option_accept_word(name, "format", optarg, formats, &format);
+        options->json = format == 1;
+        return status;
     default:
         return option_error(name, c, argv, long_options);
     }
@@ -196,6 +197,16 @@ static void write_json(const struct reap_options *options, FILE *out) {
     json_decref(document);
 }
 
+static void tell(const struct reap_options *options) {
+    struct terminal_page page;
+    if (options->json) {
+        write_json(options, stdout);
+        return;
+    }
+    write_text(options, terminal_page_begin(&page, stdout));
+    terminal_page_end(&page);
+}
+
 // The kernel asks for it in the user namespace that the network belongs to: having it here is
 // necessary, and mostly enough.
 static bool has_capability(void) {
@@ -229,7 +240,7 @@ static int say_failure(const struct reap *reap, int error) {
 static int act(struct reap_options *options) {
     struct reap *reap = &options->reap;
     int error = options->yes ? reap_destroy(reap) : 0;
-    (options->json ? write_json : write_text)(options, stdout);
+    tell(options);
     int status = command_finish_output(STATUS_OK);
     if (error < 0)
         return say_failure(reap, error);
@@ -292,28 +303,30 @@ const struct command command_reap = {
     .name = name,
     .usage = "--older=TIME [options] PID",
     .summary = "let go of sockets that a live process left in CLOSE_WAIT",
-    .about =
-        "First aid, until the program is mended: ends the connections of sockets that process PID\n"
-        "has leaked, so that the peer and the port are free. Without --yes it only lists them.\n"
-        "The program keeps its descriptors, and must still close them: poll and epoll show an\n"
-        "error, a write fails with ECONNABORTED, and a read returns 0 as it did since the peer\n"
-        "closed. Nothing restarts, nothing else is touched: each socket is named by\n"
-        "the kernel's cookie and looked at again right before, and one that was closed or used\n"
-        "meanwhile is left alone, as are listening and healthy sockets, and those that another\n"
-        "process has open, too. What is in its state for less than a second is no leak yet.\n\n"
-        "Needs the right to trace the process, and with --yes CAP_NET_ADMIN (root), and a kernel\n"
-        "with CONFIG_INET_DIAG_DESTROY.\n\n"
-        "Exit status: 0 when all that was to go is gone, also when there was none; 1 when\n"
-        "something could not be destroyed or looked at; 2 for a mistake in the options.\n",
-    .options =
-        "      --older=TIME        in its state for at least so long: 500ms, 30s, 5m, 2h, 1d\n"
-        "      --verdict=NAME,...  only these: eof-ignored, fin-unread, data-unread,\n"
-        "                          reset-unclosed, shutdown-unclosed\n"
-        "      --shared            also sockets that another process has open, too\n"
-        "      --dry-run           list them only (default)\n"
-        "      --yes               destroy them\n"
-        "      --format=text|json\n"
-        "  -h, --help              this help\n",
+    .about = "First aid, until the program is mended: ends the connections of sockets that\n"
+             "process PID has leaked, so that the peer and the port are free. Without --yes\n"
+             "it only lists them. The program keeps its descriptors, and must still close\n"
+             "them: poll and epoll show an error, a write fails with ECONNABORTED, and a\n"
+             "read returns 0 as it did since the peer closed. Nothing restarts, nothing else\n"
+             "is touched: each socket is named by the kernel's cookie and looked at again\n"
+             "right before, and one that was closed or used meanwhile is left alone, as are\n"
+             "listening and healthy sockets, and those that another process has open, too.\n"
+             "What is in its state for less than a second is no leak yet.\n"
+             "\n"
+             "Needs the right to trace the process, and with --yes CAP_NET_ADMIN (root), and\n"
+             "a kernel with CONFIG_INET_DIAG_DESTROY.\n"
+             "\n"
+             "Exit status: 0 when all that was to go is gone, also when there was none; 1\n"
+             "when something could not be destroyed or looked at; 2 for a mistake in the\n"
+             "options.\n",
+    .options = "      --older=TIME        in its state for at least so long: 500ms, 30s, 5m, 2h\n"
+               "      --verdict=NAME,...  only these: eof-ignored, fin-unread, data-unread,\n"
+               "                          reset-unclosed, shutdown-unclosed\n"
+               "      --shared            also sockets that another process has open, too\n"
+               "      --dry-run           list them only (default)\n"
+               "      --yes               destroy them\n"
+               "      --format=text|json\n"
+               "  -h, --help              this help\n",
     .examples = "  sockleak reap --older=60s 4711\n"
                 "  sudo sockleak reap --older=10m --verdict=eof-ignored --yes 4711\n",
     .main = reap_main,

@@ -2,6 +2,7 @@
 #include "commands.h"
 #include "errors.h"
 #include "format_options.h"
+#include "options.h"
 
 static const struct option long_options[] = {
     {"quiet", no_argument, NULL, 'q'}, {"help", no_argument, NULL, 'h'}, FORMAT_LONG_OPTIONS, {0}};
@@ -78,14 +79,14 @@ const struct command command_report = {
     .name = "report",
     .usage = "[options] FILE|DIR...",
     .summary = "show what ledgers or earlier JSON reports say",
-    .about =
-        "Renders ledgers (PID-STARTTIME.ledger, kept by 'sockleak run --ledger-dir' or by the\n"
-        "library's option ledger_dir), reports of --format=json, and directories of either. "
-        "Several\n"
-        "are merged: the same leak in several processes is shown once.\n"
-        "\n"
-        "The exit status is 0. Only with --fail-on, --baseline or --exit-code is it 23 (or what\n"
-        "--exit-code says) where something leaked. It is 1 where an input could not be read.\n",
+    .about = "Renders ledgers (PID-STARTTIME.ledger, kept by 'sockleak run --ledger-dir' or\n"
+             "by the library's option ledger_dir), reports of --format=json, and directories\n"
+             "of either. Several are merged: the same leak in several processes is shown\n"
+             "once.\n"
+             "\n"
+             "The exit status is 0. Only with --fail-on, --baseline or --exit-code is it 23\n"
+             "(or what --exit-code says) where something leaked. It is 1 where an input\n"
+             "could not be read.\n",
     .options = "  -q, --quiet             write only the formats that have a file\n"
                "  -h, --help\n",
     .has_format_options = true,

@@ -1,4 +1,5 @@
 #include "errors.h"
+#include "terminal.h"
 #include "utf8.h"
 #include <stdarg.h>
 #include <stdio.h>
@@ -19,13 +20,19 @@ static void make_harmless(char *text) {
 }
 
 static void say(const char *front, const char *format, va_list arguments, const char *back) {
-    char *text = NULL;
+    char *text = NULL, *line = NULL;
     if (vasprintf(&text, format, arguments) < 0)
         text = NULL;
     if (text)
         make_harmless(text);
+    if (asprintf(&line, "%s: %s%s", front, text ? text : "out of memory", back) < 0)
+        line = NULL;
     fflush(stdout); // keep the order where both are one file
-    fprintf(stderr, "%s: %s%s\n", front, text ? text : "out of memory", back);
+    if (line)
+        terminal_write_line(stderr, terminal_width(stderr), line, strlen(line));
+    else
+        fprintf(stderr, "%s: out of memory\n", front);
+    free(line);
     free(text);
 }
 

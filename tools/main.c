@@ -39,11 +39,11 @@ static int print_help(void) {
          "Finds the sockets that a program forgot to close, and the code that did.\n");
     for (int i = 0; commands[i]; i++)
         printf("  %-8s %s\n", commands[i]->name, commands[i]->summary);
-    puts(
-        "  help     help COMMAND: what it takes and does\n\n"
-        "  --help, --version\n\n"
-        "exit status: of `run`, the command's own, or 23 where sockets leaked; 2 for a mistake in\n"
-        "the command line; 1 where the work could not be done. See sockleak(1).");
+    puts("  help     help COMMAND: what it takes and does\n\n"
+         "  --help, --version\n\n"
+         "exit status: of `run`, the command's own, or 23 where sockets leaked; 2 for\n"
+         "a mistake in the command line; 1 where the work could not be done. See\n"
+         "sockleak(1).");
     return command_finish_output(STATUS_OK);
 }
 

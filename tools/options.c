@@ -1,5 +1,4 @@
-// Reading of options: see commands.h.
-#include "commands.h"
+#include "options.h"
 #include "errors.h"
 #include "suggest.h"
 #include <ctype.h>
@@ -8,7 +7,9 @@
 #include <string.h>
 
 enum {
-    OPTIONS_MAX = 64
+    OPTIONS_MAX = 64,
+    WATCH_MS = 2000,
+    WATCH_MIN_MS = 100
 };
 
 static const struct option *option_of(const struct option *options, int value) {
@@ -78,7 +79,14 @@ int option_pid(const char *command, int argc, char **argv, pid_t *out) {
     return STATUS_OK;
 }
 
-bool option_time(const char *text, uint64_t *out_ms) {
+int option_accept_number(const char *command, const char *option, const char *argument,
+                         const char *what, uint64_t min, uint64_t max, uint64_t *out) {
+    if (option_number(argument, min, max, out))
+        return STATUS_OK;
+    return error_usage(command, "--%s %s: is not %s", option, argument, what);
+}
+
+static bool parse_time(const char *text, uint64_t *out_ms) {
     static const struct {
         const char *unit;
         double ms;
@@ -97,4 +105,44 @@ bool option_time(const char *text, uint64_t *out_ms) {
             return true;
         }
     return false;
+}
+
+// `sign` is what stands between an option and its value.
+static int accept_time(const char *command, const char *option, char sign, const char *argument,
+                       uint64_t *out_ms) {
+    if (parse_time(argument, out_ms))
+        return STATUS_OK;
+    return error_usage(command, "--%s%c%s: is not a time such as 500ms, 30s, 5m, 2h or 1d", option,
+                       sign, argument);
+}
+
+int option_accept_time(const char *command, const char *option, const char *argument,
+                       uint64_t *out_ms) {
+    return accept_time(command, option, ' ', argument, out_ms);
+}
+
+int option_accept_watch(const char *command, const char *argument, uint64_t *out_ms) {
+    *out_ms = WATCH_MS;
+    int status = argument ? accept_time(command, "watch", '=', argument, out_ms) : STATUS_OK;
+    if (*out_ms < WATCH_MIN_MS)
+        *out_ms = WATCH_MIN_MS;
+    return status;
+}
+
+int option_accept_word(const char *command, const char *option, const char *argument,
+                       const char *const *words, unsigned *out) {
+    char list[128] = "";
+    for (unsigned i = 0; words[i]; i++) {
+        if (strcmp(words[i], argument) == 0) {
+            *out = i;
+            return STATUS_OK;
+        }
+        size_t len = strlen(list);
+        snprintf(list + len, sizeof list - len, "%s%s",
+                 i == 0         ? ""
+                 : words[i + 1] ? ", "
+                                : " or ",
+                 words[i]);
+    }
+    return error_usage(command, "--%s %s: is not %s", option, argument, list);
 }

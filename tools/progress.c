@@ -20,7 +20,8 @@ struct progress {
     pthread_t thread;
     pthread_mutex_t lock;
     pthread_cond_t ended;
-    bool is_ended, is_shown;
+    bool is_ended;
+    int shown_columns;
 };
 
 static struct timespec later(struct timespec time, long ms) {
@@ -40,9 +41,9 @@ static void *show(void *context) {
             error = pthread_cond_timedwait(&progress->ended, &progress->lock, &next);
         if (progress->is_ended)
             break;
-        progress->is_shown = true;
-        fprintf(stderr, "\rsockleak: %s: %d %% (%ld s)", progress->what,
-                atomic_load(&progress->percent), (long)(next.tv_sec - start.tv_sec));
+        progress->shown_columns =
+            fprintf(stderr, "\rsockleak: %s: %d %% (%ld s)", progress->what,
+                    atomic_load(&progress->percent), (long)(next.tv_sec - start.tv_sec));
         fflush(stderr);
         next = later(next, NEXT_MS);
     }
@@ -80,8 +81,8 @@ void progress_end(struct progress *progress) {
     pthread_cond_signal(&progress->ended);
     pthread_mutex_unlock(&progress->lock);
     pthread_join(progress->thread, NULL);
-    if (progress->is_shown)
-        fputs("\r\033[K", stderr);
+    if (progress->shown_columns > 0) // blanks, since a dumb terminal knows no escapes
+        fprintf(stderr, "\r%*s\r", progress->shown_columns - 1, "");
     pthread_cond_destroy(&progress->ended);
     pthread_mutex_destroy(&progress->lock);
     free(progress);

@@ -2,11 +2,11 @@
 #include "base/clock.h"
 #include "errors.h"
 #include "format.h"
+#include "terminal.h"
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
 
 struct tracked {
     char fingerprint[17];
@@ -21,14 +21,6 @@ struct watch {
     uint64_t first_ms, before_ms, now_ms;
     uint64_t close_wait, dead, close_wait_before;
 };
-
-bool watch_has_color(enum color_when when, FILE *out) {
-    const char *no_color = getenv("NO_COLOR"), *terminal = getenv("TERM");
-    if (when != COLOR_AUTO)
-        return when == COLOR_ALWAYS;
-    return isatty(fileno(out)) && !(no_color && no_color[0]) &&
-           !(terminal && strcmp(terminal, "dumb") == 0);
-}
 
 struct watch *watch_new(void) {
     return must_allocate(1, sizeof(struct watch));
@@ -217,9 +209,12 @@ static void write_json(const struct watch *watch, FILE *out) {
 
 void watch_look(struct watch *watch, const struct report *report, const struct watch_style *style,
                 FILE *out) {
+    struct terminal_page page;
     remember(watch, report);
-    if (style->json)
+    if (style->json) {
         write_json(watch, out);
-    else
-        write_text(watch, style, out);
+        return;
+    }
+    write_text(watch, style, terminal_page_begin(&page, out));
+    terminal_page_end(&page);
 }

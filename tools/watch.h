@@ -22,8 +22,6 @@ struct watch_style {
     bool json; // one document a line
 };
 
-bool watch_has_color(enum color_when when, FILE *out);
-
 // Writes what is in a finished report as lines, with the growth since the look before: what grew
 // most comes first. A finding is known by its fingerprint. The caller flushes.
 void watch_look(struct watch *watch, const struct report *report, const struct watch_style *style,

@@ -49,7 +49,7 @@ static struct report *report_now(const struct watch_run *run, uint64_t grace_max
 
 static void look(struct watch_run *run) {
     struct watch_style style = {.front = "sockleak: ",
-                                .color = watch_has_color(run->options.shared->color, stderr)};
+                                .color = terminal_has_color(stderr, run->options.shared->color)};
     struct report *report = report_now(run, UINT64_MAX);
     if (report) {
         watch_look(run->watch, report, &style, stderr);
