@@ -1,11 +1,14 @@
 // sockleak run -- COMMAND: watches a command and all processes that it starts.
 #include "commands.h"
 #include "errors.h"
+#include "format.h"
 #include "format_options.h"
+#include "options.h"
 #include "run_descendants.h"
 #include "run_directory.h"
 #include "run_environment.h"
 #include "run_gather.h"
+#include "run_keep.h"
 #include "run_marks.h"
 #include "run_notices.h"
 #include "run_spawn.h"
@@ -101,12 +104,12 @@ static int accept_signal(struct run *run, const char *signal) {
         name, "--signal %s: is none of USR1, USR2, ALRM, URG, WINCH, IO, PWR and none", signal);
 }
 
-static int accept_time(const char *option, uint64_t min_ms, uint64_t *out_ms) {
-    if (!option_time(optarg, out_ms) || *out_ms == 0)
-        return error_usage(name, "--%s %s: is not a time such as 500ms, 30s, 5m or 1h", option,
-                           optarg);
+static int accept_period(const char *option, uint64_t min_ms, uint64_t *out_ms) {
+    int status = option_accept_time(name, option, optarg, out_ms);
+    if (status == STATUS_OK && *out_ms == 0)
+        return error_usage(name, "--%s %s: is not a time that is longer than 0", option, optarg);
     *out_ms = *out_ms < min_ms ? min_ms : *out_ms;
-    return STATUS_OK;
+    return status;
 }
 
 static int accept_option(struct run *run, int c, char **argv) {
@@ -122,9 +125,9 @@ static int accept_option(struct run *run, int c, char **argv) {
     case OPTION_SIGNAL:
         return accept_signal(run, optarg);
     case OPTION_INTERVAL:
-        return accept_time("interval", INTERVAL_MIN_MS, &run->interval_ms);
+        return accept_period("interval", INTERVAL_MIN_MS, &run->interval_ms);
     case OPTION_LEAK_AFTER:
-        return accept_time("leak-after", 1, &run->leak_after_ms);
+        return accept_period("leak-after", 1, &run->leak_after_ms);
     case '?':
     case ':':
         return option_error(name, c, argv, long_options);
@@ -202,6 +205,21 @@ static int say_cannot_run(const char *command, int error) {
 
 // --- the command --------------------------------------------------------------------------------
 
+// What is in no ledger.
+static void gather_rest(struct run *run, struct report *report) {
+    struct report *rest = report_new();
+    run_marks_gather(run->descendants, &run->directory);
+    run->leaks_elsewhere = run_notices_gather(rest, &run->directory);
+    descendants_report_unwatched(run->descendants, rest);
+    for (uint32_t i = 0; i < rest->process_count; i++)
+        report_add_unwatched(report, rest->processes[i]->pid, rest->processes[i]->exe,
+                             rest->processes[i]->unwatched);
+    for (uint32_t i = 0; i < rest->note_count; i++)
+        report_note_text(report, rest->notes[i]);
+    run_keep_rest(&run->directory, rest);
+    report_free(rest);
+}
+
 // Watches it to its end and gathers what was left. Returns an exit status, that of the command
 // where it ran (*has_run).
 static int watch(struct run *run, struct report *report, bool *has_run) {
@@ -234,32 +252,21 @@ static int watch(struct run *run, struct report *report, bool *has_run) {
     descendants_look(run->descendants);
     run_gather(report, &run->directory);
     descendants_report_ends(run->descendants, report);
-    run_marks_gather(run->descendants, &run->directory);
-    run->leaks_elsewhere = run_notices_gather(report, &run->directory);
-    descendants_report_unwatched(run->descendants, report);
+    run_keep_ends(&run->directory, run->descendants);
+    gather_rest(run, report);
     run_directory_end(&run->directory);
     run_release_signals(&child);
     return WIFSIGNALED(status) ? STATUS_SIGNAL + WTERMSIG(status) : WEXITSTATUS(status);
 }
 
-static uint32_t count_unwatched(const struct report *report) {
-    uint32_t count = 0;
-    for (uint32_t i = 0; i < report->process_count; i++)
-        count += report->processes[i]->unwatched != NULL;
-    return count;
-}
-
 // Nothing was there to be watched: a table of zeros would not say why.
 static void say_nothing_seen(const struct run *run, const struct report *report) {
-    if (report->process_count == 0) {
+    char unwatched[FORMAT_LIMIT_BYTES];
+    if (format_unwatched(report, unwatched, sizeof unwatched))
+        error_say("no process of %s that could be watched opened a socket; %s", run->argv[0],
+                  unwatched);
+    else
         error_say("no process of %s opened a socket", run->argv[0]);
-        return;
-    }
-    error_say("no process of %s that could be watched opened a socket, and these could not be:",
-              run->argv[0]);
-    for (uint32_t i = 0; i < report->process_count; i++)
-        error_say("  %u %s (%s)", report->processes[i]->pid, report->processes[i]->exe,
-                  report->processes[i]->unwatched);
 }
 
 static int tell(struct run *run, struct report *report, int commands_status) {
@@ -270,7 +277,7 @@ static int tell(struct run *run, struct report *report, int commands_status) {
     if (report_finish(report, &run->shared.report) < 0)
         return commands_status ? commands_status : STATUS_FAILED;
     bool is_text = !run->quiet && !run->shared.output && run->shared.output_count == 0;
-    if (is_text && report->note_count == 0 && count_unwatched(report) == report->process_count) {
+    if (is_text && report->note_count == 0 && report->summary.unwatched == report->process_count) {
         say_nothing_seen(run, report);
         return commands_status;
     }
@@ -322,25 +329,24 @@ const struct command command_run = {
     .name = name,
     .usage = "[options] [--] COMMAND [ARGUMENT...]",
     .summary = "run a command and report the sockets that it and its children leak",
-    .about =
-        "Runs COMMAND with libsockleak.so preloaded into it and every process that it starts,\n"
-        "waits for it, and reports on stderr the sockets that were not closed, with the code that\n"
-        "opened them and the code that read end of stream. Processes that outlive COMMAND are\n"
-        "looked at as they are then. The standard streams, the terminal and job control are\n"
-        "COMMAND's own; signals are passed on.\n\n"
-        "Exit status: that of COMMAND (128+N if signal N ended it) where nothing leaked, 23 where\n"
-        "something did; 127 where COMMAND is not found, 126 where it cannot be run, 2 for a\n"
-        "mistake in the options.\n",
-    .options =
-        "  -q, --quiet             no report on stderr, only the exit status and --output\n"
-        "      --ledger-dir=DIR    keep the ledgers there, for `sockleak report DIR`\n"
-        "      --option NAME=VALUE for the library (SOCKLEAK_OPTIONS=help=1 lists them)\n"
-        "      --signal=NAME       a process reports when it gets this signal: USR1 (default),\n"
-        "                          USR2, ALRM, URG, WINCH, IO, PWR, none\n"
-        "      --interval=SECONDS  say every so often on stderr how the findings grow\n"
-        "      --leak-after=TIME   report on stderr as soon as a socket of a live process is in\n"
-        "                          CLOSE_WAIT for so long; once a minute at most\n"
-        "  -h, --help              this help\n",
+    .about = "Runs COMMAND with libsockleak.so preloaded into it and every process that it\n"
+             "starts, waits for it, and reports on stderr the sockets that were not closed,\n"
+             "with the code that opened them and the code that read end of stream. Processes\n"
+             "that outlive COMMAND are looked at as they are then. The standard streams, the\n"
+             "terminal and job control are COMMAND's own; signals are passed on.\n"
+             "\n"
+             "Exit status: that of COMMAND (128+N if signal N ended it) where nothing\n"
+             "leaked, 23 where something did; 127 where COMMAND is not found, 126 where it\n"
+             "cannot be run, 2 for a mistake in the options.\n",
+    .options = "  -q, --quiet             no report on stderr, only the exit status and --output\n"
+               "      --ledger-dir=DIR    keep the ledgers there, for `sockleak report DIR`\n"
+               "      --option NAME=VALUE for the library (SOCKLEAK_OPTIONS=help=1 lists them)\n"
+               "      --signal=NAME       a process reports when it gets this signal: USR1\n"
+               "                          (default), USR2, ALRM, URG, WINCH, IO, PWR, none\n"
+               "      --interval=SECONDS  say every so often on stderr how the findings grow\n"
+               "      --leak-after=TIME   report on stderr as soon as a socket of a live process\n"
+               "                          is in CLOSE_WAIT for so long; once a minute at most\n"
+               "  -h, --help              this help\n",
     .has_format_options = true,
     .examples = "  sockleak run -- make test\n"
                 "  sockleak run --format=junit:leaks.xml ./server --port 8080\n"

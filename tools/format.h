@@ -34,6 +34,24 @@ void format_stack_lines(const struct report_stack *stack,
 bool format_stack_at(const struct report_finding *finding, int index, char *heading,
                      size_t heading_bytes, const struct report_stack **stack);
 
+// What the report could not see, a line each: processes that could not be watched, what was lost,
+// and its notes.
+enum {
+    FORMAT_LIMIT_BYTES = TEXT_LINE_BYTES - 64 // of one
+};
+void format_each_limit(const struct report *report, void (*each)(void *context, const char *line),
+                       void *context);
+
+// The parts of that. "2 processes could not be watched: 4711 /bin/a (statically linked), ..." in
+// `out`, cut where it does not fit; false where there are none.
+bool format_unwatched(const struct report *report, char *out, size_t out_bytes);
+void format_each_loss(const struct report *report, void (*each)(void *context, const char *line),
+                      void *context);
+
+// Whether programs that an unwatched process started may be unwatched, too, and not in the report:
+// nobody looked at them before they ran, and one that lived for some milliseconds was not met.
+bool format_may_miss_children(const struct report_process *process);
+
 // For json_dumpf(). A name may hold what moves a terminal's cursor or turns text around (C1
 // controls, U+202E): escaped, it is still the name, and harmless where the JSON is shown.
 #define FORMAT_JSON_ASCII JSON_ENSURE_ASCII

@@ -263,6 +263,8 @@ static json_t *process_of(const struct report_process *process,
          process->unwatched && !process->is_observed ? NULL : report_ended_name(process->ended));
     set_known(object, "end_status", process->has_end_status, process->end_status);
     TEXT(object, "unwatched", process->unwatched);
+    if (format_may_miss_children(process))
+        format_json_set(object, "children_may_be_unwatched", json_true());
     format_json_set(object, "counters", counters_of(&process->counters));
     NUMBER(object, "open", process->totals.open);
     NUMBER(object, "inherited", process->totals.inherited);

@@ -1,6 +1,6 @@
 // JUnit's XML as Jenkins, GitLab and the GitHub actions read it: a test case for each finding,
 // which fails. Without findings, one that passes, since many consumers take no test at all for an
-// error.
+// error. What was not seen is skipped.
 #include "format.h"
 #include "utf8.h"
 #include <stdlib.h>
@@ -97,12 +97,26 @@ static void write_case(FILE *out, const struct report_class *merged) {
     free(name);
 }
 
+// What was not seen, as tests that were not run: else they would count as passed.
+static void write_limit(void *context, const char *text) {
+    fputs("    <testcase classname=\"sockleak\" name=\"not seen\" time=\"0\">\n      <skipped",
+          context);
+    write_attribute(context, "message", text);
+    fputs("/>\n    </testcase>\n", context);
+}
+
+static void count_limit(void *context, const char *text) {
+    (void)text;
+    ++*(unsigned *)context;
+}
+
 static bool is_case(const struct report_finding *sample, const struct render_options *options) {
     return sample->is_leak || options->show_all;
 }
 
 void format_junit(const struct report *report, FILE *out, const struct render_options *options) {
-    unsigned cases = 0, failures = 0, skipped = 0;
+    unsigned cases = 0, failures = 0, skipped = 0, limits = 0;
+    format_each_limit(report, count_limit, &limits);
     for (uint32_t i = 0; i < report->class_count; i++) {
         const struct report_finding *sample = report->classes[i].findings[0];
         cases += is_case(sample, options);
@@ -113,13 +127,14 @@ void format_junit(const struct report *report, FILE *out, const struct render_op
     snprintf(
         counts, sizeof counts,
         "name=\"sockleak\" tests=\"%u\" failures=\"%u\" errors=\"0\" skipped=\"%u\" time=\"0\"",
-        cases ? cases : 1, failures, skipped);
+        cases + limits ? cases + limits : 1, failures, skipped + limits);
     fprintf(out, "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites %s>\n  <testsuite %s>\n",
             counts, counts);
-    if (cases == 0)
+    if (cases + limits == 0)
         fputs("    <testcase classname=\"sockleak\" name=\"no socket leaked\" time=\"0\"/>\n", out);
     for (uint32_t i = 0; i < report->class_count; i++)
         if (is_case(report->classes[i].findings[0], options))
             write_case(out, &report->classes[i]);
+    format_each_limit(report, write_limit, out);
     fputs("  </testsuite>\n</testsuites>\n", out);
 }

@@ -1,42 +1,33 @@
 #include "format_options.h"
+#include "format.h"
+#include "options.h"
 #include "suppress.h"
 #include "time_wait.h"
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 const char format_options_help[] =
-    "  --format=FORMAT[:FILE]  text, json, junit, sarif, github, folded or pprof; to FILE, "
-    "besides\n"
-    "                          the text; may be repeated\n"
+    "  --format=FORMAT[:FILE]  text, json, junit, sarif, github, folded or pprof; to\n"
+    "                          FILE, besides the text; may be repeated\n"
     "  -o, --output=FILE       what has no file of its own goes there\n"
-    "  --suppressions=FILE     leave out what matches leak:GLOB, peer:GLOB, verdict:NAME;\n"
+    "  --suppressions=FILE     leave out what matches leak:GLOB, peer:GLOB or\n"
+    "                          verdict:NAME; may be repeated\n"
+    "  --baseline=FILE         only findings that are not in this JSON report fail;\n"
     "                          may be repeated\n"
-    "  --baseline=FILE         only findings that are not in this JSON report fail; may be "
-    "repeated\n"
     "  --fail-on=WHAT          close-wait, dead (both are the default), all or none\n"
     "  --exit-code=N           exit status of a leak, 1 to 255; default 23\n"
     "  --show=leaks|all        all: open sockets that are no leaks, too\n"
     "  --max-sockets=N         sockets listed per finding, default 10\n"
-    "  --explain               draw how each connection ended, and the step that is missing\n"
-    "  --sites                 a table of call sites: opened, closed, leaked, lifetimes\n"
-    "  --time-wait             who closes first, TIME_WAIT and local ports, also where it does "
-    "not\n"
-    "                          matter\n"
+    "  --explain               draw how each connection ended, and what is missing\n"
+    "  --sites                 a table of call sites: opened, closed, lifetimes\n"
+    "  --time-wait             who closes first, TIME_WAIT and local ports, also\n"
+    "                          where it does not matter\n"
     "  --color=auto|always|never\n"
     "  -v, --verbose           list unused suppressions and known findings, too\n"
     "  --suggest               print suppressions that would silence what is reported\n";
-
-static int parse_number(const char *text, unsigned long max, unsigned long *out) {
-    uint64_t number;
-    if (!text_parse(text, text + strlen(text), max, &number))
-        return -EINVAL;
-    *out = (unsigned long)number;
-    return 0;
-}
 
 // --- one option ---------------------------------------------------------------------------------
 
@@ -88,25 +79,6 @@ static int accept_fail_on(struct format_options *options, const char *command,
     return 0;
 }
 
-static int accept_choice(const char *command, const char *option, const char *argument,
-                         const char *const *choices, unsigned *out) {
-    for (unsigned i = 0; choices[i]; i++)
-        if (strcmp(choices[i], argument) == 0) {
-            *out = i;
-            return 0;
-        }
-    return error_usage(command, "%s: '%s' is none of %s, %s%s%s", option, argument, choices[0],
-                       choices[1], choices[2] ? ", " : "", choices[2] ? choices[2] : "");
-}
-
-static int accept_number(const char *command, const char *option, const char *argument,
-                         unsigned long min, unsigned long max, unsigned long *out) {
-    if (parse_number(argument, max, out) == 0 && *out >= min)
-        return 0;
-    return error_usage(command, "%s: '%s' is no number from %lu to %lu", option, argument, min,
-                       max);
-}
-
 static void append(const char ***list, uint32_t count, const char *element) {
     *list = must_reallocate(*list, count + 1, sizeof **list);
     (*list)[count] = element;
@@ -115,27 +87,28 @@ static void append(const char ***list, uint32_t count, const char *element) {
 static int accept_value(struct format_options *options, const char *command, int option,
                         const char *argument) {
     static const char *const shows[] = {"leaks", "all", NULL};
-    static const char *const colors[] = {"auto", "always", "never", NULL};
-    unsigned long number;
-    unsigned choice;
-    int status = 0;
+    uint64_t number = 0;
+    unsigned word = 0;
+    int status;
     switch (option) {
     case OPTION_EXIT_CODE:
-        status = accept_number(command, "--exit-code", argument, 1, 255, &number);
-        options->exit_code = status ? options->exit_code : (int)number;
+        status = option_accept_number(command, "exit-code", argument, "a number from 1 to 255", 1,
+                                      255, &number);
+        options->exit_code = (int)number;
         options->status_asked = true;
         return status;
     case OPTION_SHOW:
-        status = accept_choice(command, "--show", argument, shows, &choice);
-        options->render.show_all = !status && choice == 1;
+        status = option_accept_word(command, "show", argument, shows, &word);
+        options->render.show_all = word == 1;
         return status;
     case OPTION_MAX_SOCKETS:
-        status = accept_number(command, "--max-sockets", argument, 0, 1000000000, &number);
-        options->render.max_sockets = status ? 0 : (uint32_t)number;
+        status = option_accept_number(command, "max-sockets", argument, "a number", 0, 1000000000,
+                                      &number);
+        options->render.max_sockets = (uint32_t)number;
         return status;
     case OPTION_COLOR:
-        status = accept_choice(command, "--color", argument, colors, &choice);
-        options->color = status ? COLOR_AUTO : (enum color_when)choice;
+        status = option_accept_word(command, "color", argument, terminal_color_names, &word);
+        options->color = (enum color_when)word;
         return status;
     default:
         return error_usage(command, "unknown option");
@@ -226,28 +199,11 @@ int format_options_check(const struct format_options *options, const char *comma
     return check_files(options, command);
 }
 
-static bool goes_to(FILE *stream, bool is_text, enum color_when when) {
-    const char *no_color = getenv("NO_COLOR"), *terminal = getenv("TERM");
-    if (when != COLOR_AUTO)
-        return is_text && when == COLOR_ALWAYS;
-    return is_text && isatty(fileno(stream)) && !(no_color && *no_color) &&
-           !(terminal && strcmp(terminal, "dumb") == 0);
-}
-
-static uint32_t width_of(FILE *stream) {
-    struct winsize size;
-    if (!isatty(fileno(stream)))
-        return 0;
-    if (ioctl(fileno(stream), TIOCGWINSZ, &size) == 0 && size.ws_col)
-        return size.ws_col;
-    return 80;
-}
-
 static int write_to(const struct format_options *options, const struct report *report,
                     enum format format, FILE *stream) {
     struct render_options render = options->render;
-    render.color = goes_to(stream, format == FORMAT_TEXT, options->color);
-    render.width = width_of(stream);
+    render.color = format == FORMAT_TEXT && terminal_has_color(stream, options->color);
+    render.width = terminal_width(stream);
     if (format == FORMAT_PPROF && isatty(fileno(stream))) {
         error_say("a pprof profile is binary, and this is a terminal: use --format=pprof:FILE");
         return STATUS_FAILED;
@@ -274,21 +230,33 @@ static int write_file(const struct format_options *options, const struct report 
     return status;
 }
 
+static bool tells_limits(enum format format) {
+    return format != FORMAT_FOLDED && format != FORMAT_PPROF;
+}
+
+static void warn_of(void *context, const char *limit) {
+    (void)context;
+    error_warn("%s", limit);
+}
+
 int format_options_write(const struct format_options *options, const struct report *report,
                          FILE *stream, bool quiet) {
     int status = STATUS_OK;
-    bool has_main = false;
+    bool has_main = false, is_told = false;
     for (uint32_t i = 0; i < options->output_count; i++) {
         const struct format_output *output = &options->outputs[i];
         const char *file = output->file ? output->file : options->output;
         int this = STATUS_OK;
         has_main |= output->file == NULL;
+        is_told |= tells_limits(output->format);
         if (file)
             this = write_file(options, report, output->format, file);
         else if (!quiet)
             this = write_to(options, report, output->format, stream);
         status = status ? status : this;
     }
+    if (has_main && !is_told && !quiet)
+        format_each_limit(report, warn_of, NULL);
     if (has_main)
         return status;
     int this = STATUS_OK;

@@ -21,6 +21,7 @@
 
 #include "errors.h"
 #include "model.h"
+#include "terminal.h"
 #include <getopt.h>
 #include <sys/types.h>
 
@@ -68,12 +69,6 @@ extern const char format_options_help[];
 struct format_output {
     enum format format;
     const char *file; // NULL: --output, or the stream given to format_options_write()
-};
-
-enum color_when {
-    COLOR_AUTO,
-    COLOR_ALWAYS,
-    COLOR_NEVER
 };
 
 struct format_options {

@@ -215,6 +215,23 @@ static json_t *result_of(const struct report *report, const struct report_class 
     return result;
 }
 
+// 3.58: a notification is about the tool's work, not about what it found.
+static void add_limit(void *notifications, const char *text) {
+    json_t *notification = json_object();
+    TEXT(notification, "level", "warning");
+    format_json_set(notification, "message", message_of(text));
+    format_json_append(notifications, notification);
+}
+
+static json_t *invocations_of(const struct report *report) {
+    json_t *invocations = json_array(), *invocation = json_object(), *notifications = json_array();
+    format_json_set(invocation, "executionSuccessful", json_true());
+    format_each_limit(report, add_limit, notifications);
+    format_json_set(invocation, "toolExecutionNotifications", notifications);
+    format_json_append(invocations, invocation);
+    return invocations;
+}
+
 void format_sarif(const struct report *report, FILE *out, const struct render_options *options) {
     json_t *document = json_object(), *runs = json_array(), *run = json_object();
     json_t *tool = json_object(), *driver = json_object(), *results = json_array();
@@ -225,6 +242,7 @@ void format_sarif(const struct report *report, FILE *out, const struct render_op
     format_json_set(driver, "rules", rules());
     format_json_set(tool, "driver", driver);
     format_json_set(run, "tool", tool);
+    format_json_set(run, "invocations", invocations_of(report));
     for (uint32_t i = 0; i < report->class_count; i++) {
         const struct report_finding *sample = report->classes[i].findings[0];
         if (sample->is_leak || options->show_all)

@@ -313,58 +313,16 @@ static void write_summary(struct writer *writer) {
     writer->lines.style = NULL;
 }
 
-static void note_count(struct writer *writer, uint64_t count, const char *what) {
-    char text[192];
-    if (count == 0)
-        return;
-    snprintf(text, sizeof text, "%llu %s", (unsigned long long)count, what);
-    note(writer, text);
+static void note_loss(void *writer, const char *line) {
+    note(writer, line);
 }
 
-// What was not seen. The words of preload/report/report.c.
 static void write_limits(struct writer *writer) {
-    struct ledger_counters sum = {0};
-    for (uint32_t i = 0; i < writer->report->process_count; i++) {
-        const struct ledger_counters *counters = &writer->report->processes[i]->counters;
-        sum.untracked_records += counters->untracked_records;
-        sum.untracked_fds += counters->untracked_fds;
-        sum.stacks_lost += counters->stacks_lost;
-        sum.snapshots_lost += counters->snapshots_lost;
-    }
-    note_count(writer, sum.untracked_records,
-               "sockets not tracked: ledger full, or no memory for it");
-    note_count(writer, sum.untracked_fds,
-               "sockets not tracked: file descriptor beyond the ledger's table");
-    note_count(writer, sum.stacks_lost,
-               "stacks not recorded: stack table full, or no memory for it");
-    note_count(writer, sum.snapshots_lost, "reports given up: no memory to look at all sockets");
+    char line[FORMAT_LIMIT_BYTES];
+    format_each_loss(writer->report, note_loss, writer);
     format_exhaustion(writer->report, &writer->lines, writer->sink.pid);
-}
-
-static void write_unwatched(struct writer *writer) {
-    const struct report *report = writer->report;
-    char memory[TEXT_LINE_BYTES - 64];
-    struct text_buffer line = text_buffer(memory, sizeof memory);
-    uint64_t count = 0;
-    text_decimal(&line, report->summary.unwatched);
-    text_string(&line, report->summary.unwatched == 1 ? " process" : " processes");
-    text_string(&line, " could not be watched: ");
-    for (uint32_t i = 0; i < report->process_count; i++) {
-        const struct report_process *process = report->processes[i];
-        if (!process->unwatched || count++ >= NAMED_MAX)
-            continue;
-        text_string(&line, count > 1 ? ", " : "");
-        text_decimal(&line, process->pid);
-        text_char(&line, ' ');
-        text_string(&line, process->exe);
-        text_string(&line, " (");
-        text_string(&line, process->unwatched);
-        text_char(&line, ')');
-    }
-    if (count > NAMED_MAX)
-        text_string(&line, ", ...");
-    if (report->summary.unwatched)
-        note(writer, memory);
+    if (format_unwatched(writer->report, line, sizeof line))
+        note(writer, line);
 }
 
 static void write_notes(struct writer *writer, bool several) {
@@ -439,7 +397,6 @@ void format_text(const struct report *report, FILE *out, const struct render_opt
     write_summary(&writer);
     writer.lines.style = YELLOW;
     write_limits(&writer);
-    write_unwatched(&writer);
     write_notes(&writer, several);
     writer.lines.style = NULL;
     write_rules(&writer);

@@ -193,6 +193,7 @@ static struct report_socket shared_of(struct report *report, const json_t *findi
         shared.end_of_stream = value_stack(report, eof);
     }
     if (json_is_object(error)) {
+        record->error_ns = now_ns;
         record->error = value_error(value_text(error, "error"));
         record->error_call = value_call(value_text(error, "call"));
         shared.error = value_stack(report, error);

@@ -150,6 +150,7 @@ static void add_process(struct ledger_reading *reader) {
     process->has_end_status = process->has_snapshot;
     process->end_status = process->has_snapshot ? header->end_status : 0;
     process->has_execed = !process->has_snapshot && header->exec_ns != 0;
+    process->gone_ns = header->gone_ns > header->created_ns ? header->gone_ns : 0;
     process->process = header->process;
     process->counters = header->counters;
     process->has_rules = header->families || header->grace_ms || header->exit_grace_ms;

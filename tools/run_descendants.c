@@ -1,5 +1,6 @@
 #include "run_descendants.h"
 #include "base/clock.h"
+#include "base_name.h"
 #include "errors.h"
 #include "procfs.h"
 #include "visibility.h"
@@ -159,8 +160,7 @@ void descendants_add_unwatched(struct descendants *list, pid_t pid, const char *
 }
 
 static bool is_same_program(const char *exe, const char *other) {
-    const char *slash = strrchr(exe, '/'), *others = strrchr(other, '/');
-    return strcmp(slash ? slash : exe, others ? others : other) == 0;
+    return strcmp(base_name(exe), base_name(other)) == 0;
 }
 
 // The one that a mark is about, if a look has seen it. A process leaves at most one: what cannot be
@@ -306,8 +306,8 @@ void descendants_ended(struct descendants *list, pid_t pid) {
     seen->gone_ns = now_ns;
 }
 
-// 0: not known. A process that exec'd is here once for each program.
-static uint64_t gone_ns_of(const struct descendants *list, pid_t pid, uint64_t start_ticks) {
+// A process that exec'd is here once for each program.
+uint64_t descendants_gone_ns(const struct descendants *list, pid_t pid, uint64_t start_ticks) {
     uint64_t gone_ns = 0;
     for (const struct seen *seen = list->buckets[pid % BUCKETS]; seen; seen = seen->next) {
         if (seen->pid != pid || (seen->start_ticks && seen->start_ticks != start_ticks))
@@ -323,7 +323,8 @@ void descendants_report_ends(const struct descendants *list, struct report *repo
     for (uint32_t i = 0; i < report->process_count; i++) {
         struct report_process *process = report->processes[i];
         if (!process->is_judged && !process->is_observed && process->pid <= INT32_MAX)
-            process->gone_ns = gone_ns_of(list, (pid_t)process->pid, process->start_time_ticks);
+            process->gone_ns =
+                descendants_gone_ns(list, (pid_t)process->pid, process->start_time_ticks);
     }
 }
 

@@ -31,6 +31,10 @@ bool descendants_look(void *list);
 // The command has ended just now.
 void descendants_ended(struct descendants *list, pid_t pid);
 
+// When a process was found to have ended, CLOCK_MONOTONIC; 0: it was not, or it was never seen. One
+// that exec'd is the same process.
+uint64_t descendants_gone_ns(const struct descendants *list, pid_t pid, uint64_t start_ticks);
+
 // Tells the processes of a report when they were found to have ended: to the moment for the
 // command, and for the others as of the first look that did not find them.
 void descendants_report_ends(const struct descendants *list, struct report *report);

@@ -17,7 +17,11 @@ OBJECTS = {
     "sarifLog": ({"version": {"2.1.0"}, "runs": ["run"]}, {"$schema": "uri"}),  # 3.13
     "run": ({"tool": "tool"},  # 3.14
             {"results": ["result"], "columnKind": {"utf16CodeUnits", "unicodeCodePoints"},
-             "originalUriBaseIds": dict, "invocations": list, "artifacts": list}),
+             "originalUriBaseIds": dict, "invocations": ["invocation"], "artifacts": list}),
+    "invocation": ({"executionSuccessful": bool},  # 3.20
+                   {"toolExecutionNotifications": ["notification"], "commandLine": str, "exitCode": int}),
+    "notification": ({"message": "message"},  # 3.58
+                     {"level": {"none", "note", "warning", "error"}, "locations": ["location"]}),
     "tool": ({"driver": "toolComponent"}, {"extensions": ["toolComponent"]}),  # 3.18
     "toolComponent": ({"name": str},  # 3.19
                       {"version": str, "semanticVersion": str, "informationUri": "uri", "fullName": str,

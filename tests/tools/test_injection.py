@@ -334,7 +334,7 @@ class Commands(Hostile):
                 elif form == "junit":
                     xml.etree.ElementTree.fromstring(text)
                 elif form == "github":
-                    self.assertTrue(all(line.startswith(("::error ", "::notice ")) for line in text.splitlines()))
+                    self.assertTrue(all(line.startswith(("::error ", "::notice ", "::warning ")) for line in text.splitlines()))
 
     def test_scan(self):
         pid = str(self.hostile_process(False).pid)

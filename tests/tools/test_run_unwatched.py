@@ -8,8 +8,10 @@ import shutil
 import subprocess
 import tempfile
 import unittest
+import xml.etree.ElementTree
 
 import harness
+import sarif
 from harness import EXAMPLES, PYTHON, findings, sockleak
 
 CLEAN = os.path.join(EXAMPLES, "clean_half_close")
@@ -302,6 +304,164 @@ class Exec(TestCase):
         done = self.run_watched(PYTHON, script, PYTHON, then)
         self.assertEqual(self.ended(done), ["exec", "exit"])
         self.assertEqual(findings(done.document), [("eof-ignored", 1)])
+
+
+# Starts argv[1] as often as argv[2] says, and is statically linked itself.
+STARTS = r"""
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
+int main(int argc, char **argv) {
+    for (int i = atoi(argv[2]); i > 0; i--) {
+        if (fork() == 0)
+            execl(argv[1], argv[1], (char *)NULL);
+        wait(NULL);
+    }
+    return argc < 0;
+}
+"""
+CHILDREN = "what it started may be unwatched, too, and not listed"
+
+
+class Children(TestCase):
+    """What an unwatched program starts leaves no mark, and may be gone before anybody looks."""
+
+    def starter(self):
+        return self.compile("starter", STARTS, "-static")
+
+    def test_that_they_may_be_missing_is_said(self):
+        starter, child = self.starter(), self.static()
+        done = self.run_watched("sh", "-c", f"{starter} {child} 200; true")
+        self.assertIn("starter", [u[0] for u in done.unwatched])
+        self.assertRegex(done.stderr, r"(?m)could not be watched: \d+ .*; what (it|they) started may be unwatched, "
+                         "too, and not listed$")
+        self.assertEqual([p["children_may_be_unwatched"] for p in done.document["processes"]],
+                         [True] * len(done.unwatched))
+        # The same from the JSON, and where nothing else is to be told.
+        self.assertIn("started may be unwatched, too", sockleak("report", self.path("out.json")).stdout)
+        alone = sockleak("run", starter, child, "1")
+        self.assertRegex(alone.stderr.splitlines()[-1], r"; (1 process|2 processes) could not be watched: \d+ .* started may be")
+
+    def test_children_that_can_be_watched_are(self):
+        done = self.run_watched("sh", "-c", f"{self.starter()} {os.path.join(EXAMPLES, 'forgotten_close')} 2; true")
+        self.assertEqual(findings(done.document), [("eof-ignored", 3)] * 2)
+        self.assertIn(CHILDREN, done.stderr)
+        for process in done.document["processes"]:
+            self.assertEqual("children_may_be_unwatched" in process, bool(process["unwatched"]))
+
+    def test_where_all_is_watched_nothing_is_said(self):
+        done = self.run_watched("sh", "-c", f"ls / >/dev/null; {CLEAN}; true")
+        self.assertNotIn("not listed", done.stderr)
+        self.assertNotIn("children_may_be_unwatched", json.dumps(done.document))
+
+    def test_a_process_that_was_only_looked_at_has_none(self):
+        process, _ = self.leaker("fin=1")
+        self.assertNotIn("not listed", sockleak("dump", process.pid).stdout)
+        self.assertNotIn("children_may_be_unwatched", sockleak("dump", "--format=json", process.pid).stdout)
+
+    def test_it_is_said_behind_long_names(self):
+        place = self.path(*["a-directory-with-a-name-of-some-length"] * 4)
+        os.makedirs(place)
+        program = shutil.copy(self.static(), place)
+        done = self.run_watched("sh", "-c", f"for i in 1 2 3 4 5 6 7 8 9; do {program}; done")
+        self.assertRegex(done.stderr, r"9 processes could not be watched: \d+ \S+/static \(statically linked\), .*\), "
+                         r"\.\.\.; what they started may be unwatched, too, and not listed\n")
+
+
+class Formats(TestCase):
+    """Each says what was not seen, or the command does: else it would be taken for a clean run."""
+
+    LINE = re.compile(r"1 process could not be watched: \d+ \S+/static \(statically linked\); " + CHILDREN)
+
+    def run_as(self, *options):
+        done = sockleak("run", *options, "sh", "-c", f"{self.static()}; {CLEAN}")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return done.stderr
+
+    def test_github_warns(self):
+        self.assertRegex(self.run_as("--format=github"), r"^::warning title=sockleak%3A not seen::" + self.LINE.pattern + "\n$")
+
+    def test_junit_skips_a_test(self):
+        (suite,) = xml.etree.ElementTree.fromstring(self.run_as("--format=junit"))
+        self.assertEqual((suite.get("tests"), suite.get("skipped"), suite.get("failures")), ("1", "1", "0"))
+        self.assertRegex(suite.find("testcase/skipped").get("message"), self.LINE)
+
+    def test_sarif_has_a_notification(self):
+        log = json.loads(self.run_as("--format=sarif"))
+        self.assertEqual(sarif.problems(log), [])
+        (told,) = log["runs"][0]["invocations"][0]["toolExecutionNotifications"]
+        self.assertRegex(told["message"]["text"], self.LINE)
+
+    def test_the_others_have_no_place_for_it(self):
+        for name in ("folded", "pprof"):
+            warned = self.run_as(f"--format={name}", "-o", self.path("out"))
+            self.assert_one_line(warned, "^sockleak: warning: " + self.LINE.pattern)
+            self.assertEqual(self.run_as("-q", f"--format={name}", "-o", self.path("out")), "")
+            # Where the text is shown, that tells it.
+            self.assertEqual(len(self.LINE.findall(self.run_as(f"--format={name}:{self.path('out')}"))), 1)
+
+    def test_nothing_to_say(self):
+        for name in ("github", "folded"):
+            self.assertEqual(sockleak("run", f"--format={name}", CLEAN).stderr, "")
+        log = json.loads(sockleak("run", "--format=sarif", CLEAN).stderr)
+        self.assertEqual(log["runs"][0]["invocations"][0]["toolExecutionNotifications"], [])
+
+
+class Kept(TestCase):
+    """What `report` tells later of a kept directory is what `run` told."""
+
+    def test_the_killed_and_the_unwatched(self):
+        kept, script = self.path("kept"), self.write("leaker.py", harness.LEAKER)
+        program = self.static()
+        done = sockleak("run", "--ledger-dir", kept, "--format=json:" + self.path("now.json"), "sh", "-c",
+                        f"echo kill | {PYTHON} {script} eof=2 data=1; {program}; sleep 0.3; {program}; true")
+        self.assertEqual(done.returncode, 23, done.stderr)
+        later = json.loads(sockleak("report", "--format=json", kept).stdout)
+        self.assertEqual(later, json.loads(harness.read(self.path("now.json"))))
+        (killed,) = [p for p in later["processes"] if p["ended"] == "killed"]
+        self.assertEqual(later["summary"]["unwatched"], 2)
+        for finding in killed["findings"]:
+            for told in finding["sockets"]:
+                self.assertLess(told["open_ms"], 5000)  # to its death, and not to now
+                self.assertGreaterEqual(told["open_ms"], 0)
+
+    def test_nothing_is_put_beside_ledgers_that_say_all(self):
+        kept = self.path("kept")
+        sockleak("run", "--ledger-dir", kept, os.path.join(EXAMPLES, "forgotten_close"))
+        (name,) = os.listdir(kept)
+        self.assertRegex(name, r"^\d+-\d+\.ledger$")
+
+    # Puts ledgers of its own into the directory, as if it had been killed: one with another name elsewhere.
+    FORGES = r"""
+import os, struct, sys, time
+image = bytearray(open(sys.argv[1], "rb").read(4096))
+ticks = int(open("/proc/self/stat").read().rsplit(")", 1)[1].split()[19])
+image[32:36] = struct.pack("<I", os.getpid())
+image[44:48] = bytes(4)  # ended: it runs
+image[56:64] = struct.pack("<Q", ticks)
+place = os.environ["SOCKLEAK_OPTIONS"].split("ledger_dir=")[1]
+for path in (sys.argv[2], f"{place}/{os.getpid()}-{ticks}.ledger"):
+    open(path, "wb").write(image)
+os.link(sys.argv[2], f"{place}/{os.getpid()}-{ticks}-1.ledger")
+os.symlink(sys.argv[2], f"{place}/{os.getpid()}-{ticks}-2.ledger")
+time.sleep(0.3)
+"""
+
+    def test_a_file_of_somebody_elses_is_not_written_to(self):
+        """Others may put files there, where root runs it."""
+        first, second, victim = self.path("first"), self.path("second"), self.path("victim")
+        sockleak("run", "-q", "--ledger-dir", first, os.path.join(EXAMPLES, "forgotten_close"))
+        (ledger,) = os.listdir(first)
+        sockleak("run", "-q", "--ledger-dir", second, PYTHON, self.write("forges.py", self.FORGES),
+                 os.path.join(first, ledger), victim)
+        with open(os.path.join(first, ledger), "rb") as file:
+            original = file.read(4096)  # of the header: the rest is long
+        for name in [victim, *glob.glob(second + "/*[0-9].ledger")]:
+            with open(name, "rb") as file:
+                changed = {i // 8 * 8 for i, (a, b) in enumerate(zip(file.read(4096), original, strict=True))
+                           if a != b and not 32 <= i < 64}
+            is_own = name.count("-") == second.count("-") + 1  # PID-STARTTIME.ledger
+            self.assertEqual(len(changed), 1 if is_own else 0, name)
 
 
 def has_queue(directory):
