@@ -235,4 +235,7 @@ def close_wait_of_ss(port):
 
 def main():
     need_build()
+    # A shell without job control starts what runs in the background with SIGINT ignored, and so
+    # would be what is started here: signal(2) is kept by exec.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     unittest.main(verbosity=2)
