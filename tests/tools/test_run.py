@@ -305,6 +305,16 @@ while True:
         with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
             return file.read().rsplit(")", 1)[1].split()[0]
 
+    @staticmethod
+    def states_of_group(group):
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            try:
+                state, _, its_group = harness.read(f"/proc/{pid}/stat").rsplit(")", 1)[1].split()[:3]
+            except OSError:  # it has ended
+                continue
+            if int(its_group) == group:
+                yield state
+
     def on_a_terminal(self, *command):
         """Starts it as a shell would a job: its own foreground process group on a terminal."""
         master, slave = pty.openpty()
@@ -327,8 +337,9 @@ while True:
                 _, status = os.waitpid(job, os.WUNTRACED)
                 if os.WIFSTOPPED(status):
                     print(f"[stopped {os.WSTOPSIG(status)}]", flush=True)
-                    time.sleep(0.2)
+                    wait_until(lambda: set(self.states_of_group(job)) == {"T"}, "all of the job stopped")
                     os.killpg(job, signal.SIGCONT)
+                    print("[continued]", flush=True)
                 else:
                     print(f"[ended {os.waitstatus_to_exitcode(status)}]", flush=True)
                     os._exit(0)
@@ -355,8 +366,7 @@ while True:
         os.write(master, b"\x03")
         seen = self.read_until(master, "SIGINT")
         os.write(master, b"\x1a")  # ^Z: the small shell sees the job stop, and continues it
-        seen += self.read_until(master, r"\[stopped \d+\]")
-        time.sleep(0.4)
+        seen += self.read_until(master, r"\[continued\]")
         os.write(master, b"\x1c")  # ^\ has the default action: 128+3
         seen += self.read_until(master, r"\[ended -?\d+\]")
         self.assertEqual(seen.count("SIGINT"), 1, seen)
