@@ -38,8 +38,8 @@ unit_teardown := report/teardown
 unit_text := report/text report/names report/verdict base/format
 unit_scratch := report/scratch
 unit_symbols := report/symbols report/scratch
-unit_facts := report/facts track/addresses $(UNIT_ON_LEDGER) base/owner base/clock + sockets
-unit_snapshot := report/snapshot base/apart report/facts report/scratch track/addresses $(UNIT_ON_LEDGER) base/owner base/clock + sockets
+unit_facts := report/facts track/addresses $(UNIT_ON_LEDGER) base/clock + sockets
+unit_snapshot := report/snapshot base/apart report/facts report/scratch track/addresses $(UNIT_ON_LEDGER) base/clock + sockets
 unit_signals := report/signals report/interrupted base/options base/format base/owner + fake_trigger
 
 UNIT_NAMES := $(patsubst tests/unit/test_%.c,%,$(wildcard tests/unit/test_*.c))

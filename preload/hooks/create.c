@@ -42,13 +42,18 @@ static int accepted(int listener, int fd, enum ledger_call call, const void *cal
     return fd;
 }
 
+static inline void before_accept(void) {
+    if (UNLIKELY(address_is_unsettled()))
+        tracker_settle();
+}
+
 EXPORT int accept(int fd, struct sockaddr *address, socklen_t *bytes) {
-    address_settle(); // it may wait for long
+    before_accept();
     return accepted(fd, real_accept(fd, address, bytes), CALL_ACCEPT, CALLER);
 }
 
 EXPORT int accept4(int fd, struct sockaddr *address, socklen_t *bytes, int flags) {
-    address_settle();
+    before_accept();
     return accepted(fd, real_accept4(fd, address, bytes, flags), CALL_ACCEPT4, CALLER);
 }
 

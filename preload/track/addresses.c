@@ -1,5 +1,4 @@
 #include "track/addresses.h"
-#include "base/owner.h"
 #include "base/sys.h"
 #include <netinet/in.h>
 #include <stddef.h>
@@ -53,8 +52,6 @@ void address_note_end(uint32_t number, int fd) {
 }
 
 void address_settle_now(void) {
-    if (owner_is_other_process())
-        return;
     uint64_t unsettled = __atomic_exchange_n(&address_unsettled, 0, __ATOMIC_ACQ_REL);
     uint32_t number = (uint32_t)(unsettled >> 32);
     int fd = (int)(uint32_t)unsettled;

@@ -20,13 +20,18 @@ void address_ask(struct ledger_record *record, int fd);
 // is killed they may be missing.
 //
 // address_note_end() is called when the socket of `fd` was told its end, its record held;
-// address_settle() when the process goes on.
+// address_settle() when the process goes on. Both only where there is a ledger, and it is this
+// process's: a forked child may have lost it, and still have what was unsettled.
 void address_note_end(uint32_t number, int fd);
 
 extern uint64_t address_unsettled;
+static inline bool address_is_unsettled(void) {
+    return __atomic_load_n(&address_unsettled, __ATOMIC_RELAXED) != 0;
+}
+
 void address_settle_now(void);
 static inline void address_settle(void) {
-    if (UNLIKELY(__atomic_load_n(&address_unsettled, __ATOMIC_RELAXED) != 0))
+    if (UNLIKELY(address_is_unsettled()))
         address_settle_now();
 }
 

@@ -170,6 +170,11 @@ void tracker_born(int fd, const struct tracker_birth *birth) {
     tell_activity();
 }
 
+void tracker_settle(void) {
+    if (tracker_active() && begin())
+        address_settle();
+}
+
 void tracker_accepted(int listener, int fd, enum ledger_call call, const void *caller) {
     if (!begin())
         return;

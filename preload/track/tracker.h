@@ -44,6 +44,9 @@ void tracker_before_new_root(void);
 // A new socket. One fstat, for the inode.
 void tracker_born(int fd, const struct tracker_birth *birth);
 
+// Before an accept, which may wait for long: see address_settle() in track/addresses.h.
+void tracker_settle(void);
+
 // A connection accepted from `listener`. One fstat.
 void tracker_accepted(int listener, int fd, enum ledger_call call, const void *caller);
 
