@@ -1,8 +1,8 @@
 #include "track/fast_unwind.h"
 #include "base/compiler.h"
+#include "base/readable.h"
 #include "base/sys.h"
 #include "track/frame_rules.h"
-#include "base/readable.h"
 #include <pthread.h>
 
 extern void *__libc_stack_end; // the loader's, of the main thread's stack

@@ -17,11 +17,11 @@
 // A program may use libunwind itself. There is one instance then, and it is the program's: what is
 // ours holds under the guard, and outside of it libunwind does what it does bare, without the pipe.
 #include "base/guard.h"
+#include "base/readable.h"
 #include "base/sys.h"
 #include "track/fast_unwind.h"
 #include "track/imports.h"
 #include "track/modules.h"
-#include "base/readable.h"
 #include "track/unwinder.h"
 #include <dlfcn.h>
 #include <elf.h>
