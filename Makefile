@@ -17,12 +17,14 @@ ARCH := $(shell uname -m)
 BASE := guard owner clock format process apart program notice options output
 LEDGER := backing ledger sites records
 TRACK := imports frame_rules_$(ARCH) fast_unwind unwind_libunwind modules walks stacks addresses endings tracker programs
-REPORT := scratch facts snapshot names verdict cause teardown text interrupted threads exhaustion symbols report trigger signals
+REPORT := signals trigger exhaustion interrupted scratch facts snapshot names verdict cause teardown text threads symbols report
 HOOKS := real create stream pass dup close process exec signal syscall
 
+# In the order of linking: what only a report needs stands last, so that its pages are not mapped with
+# what every process uses.
 PRELOAD_SOURCES := $(BASE:%=preload/base/%.c) $(LEDGER:%=preload/ledger/%.c) \
-	$(TRACK:%=preload/track/%.c) $(REPORT:%=preload/report/%.c) $(HOOKS:%=preload/hooks/%.c) \
-	preload/hooks/vfork_$(ARCH).S
+	$(TRACK:%=preload/track/%.c) $(HOOKS:%=preload/hooks/%.c) preload/hooks/vfork_$(ARCH).S \
+	$(REPORT:%=preload/report/%.c)
 
 # --- flags ---------------------------------------------------------------------------------------
 
@@ -49,6 +51,13 @@ endif
 # frames, and no frame that a small signal stack could not hold.
 PRELOAD_CFLAGS := -fPIC -fvisibility=hidden -fasynchronous-unwind-tables -fexceptions \
 	-Wframe-larger-than=2560 -Ipreload
+# What runs once a process, or in a report, is made small: most processes have it mapped for nothing.
+SMALL := $(BASE:%=base/%) ledger/backing ledger/ledger track/imports track/frame_rules_$(ARCH) \
+	track/unwind_libunwind track/modules track/programs hooks/real hooks/exec hooks/process hooks/signal \
+	$(REPORT:%=report/%)
+ifeq ($(filter 1,$(DEBUG) $(COVERAGE)),)
+$(SMALL:%=$(BUILD)/preload/%.c.o): PRELOAD_CFLAGS += -Os
+endif
 
 ifeq ($(V),1)
 QUIET :=
