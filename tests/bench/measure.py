@@ -16,7 +16,6 @@ WORKLOAD = os.path.join(BUILD, "tests/bench/workload")
 LOAD = os.path.join(BUILD, "tests/bench/load")
 PLUGIN = os.path.join(BUILD, "tests/bench/plugin.so")
 PAIRS = 5 if QUICK else 15
-SERVER_PAIRS = 2 if QUICK else 7
 
 
 def environment(preloaded, **options):

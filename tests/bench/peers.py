@@ -13,7 +13,7 @@ import time
 
 from measure import (QUICK, WORKLOAD, environment, missing, own_network, preloading, row, section)
 
-CONNECTIONS = 2000
+CONNECTIONS = 6000
 RUNS = 2 if QUICK else 5
 
 # Probes of libc's functions, and not tracepoints of system calls: not every kernel has those. The
@@ -31,10 +31,10 @@ uprobe:/lib/x86_64-linux-gnu/libc.so.6:close /pid == cpid/ { delete(@opened[arg0
 # name, words before the command, connections, what it tells: TCP state, stack, end of stream, age
 PEERS = [
     ("sockleak", None, CONNECTIONS, "yes", "yes", "yes", "yes"),
-    ("valgrind --track-fds=yes", ["valgrind", "--track-fds=yes", "--log-file=/dev/null"], 200,
+    ("valgrind --track-fds=yes", ["valgrind", "--track-fds=yes", "--log-file=/dev/null"], 3000,
      "no", "opened at", "no", "no"),
     ("strace -f -e trace=network,close", ["strace", "-f", "-e", "trace=network,close", "-o", "/dev/null"],
-     CONNECTIONS, "no", "no", "by hand", "with -ttt"),
+     1000, "no", "no", "by hand", "with -ttt"),
     ("strace -k, the same", ["strace", "-f", "-k", "-e", "trace=network,close", "-o", "/dev/null"], 100,
      "no", "each call", "by hand", "with -ttt"),
     ("bpftrace, user stacks by fd", ["bpftrace", "-e", BPFTRACE, "-c"], CONNECTIONS,
