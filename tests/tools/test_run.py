@@ -266,9 +266,10 @@ class Signals(harness.TestCase):
 import os, signal, sys, time
 got = []
 for number in (signal.SIGUSR1, signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGWINCH):
-    signal.signal(number, lambda n, f: print(signal.Signals(n).name, flush=True))
+    # Not by print: a signal may come in the middle of one.
+    signal.signal(number, lambda n, f: os.write(1, signal.Signals(n).name.encode() + b"\n"))
 signal.signal(signal.SIGUSR2, lambda n, f: sys.exit(9))
-print("ready", flush=True)
+os.write(1, b"ready\n")
 while True:
     time.sleep(1)
 """
