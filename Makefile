@@ -50,7 +50,7 @@ endif
 # In the watched process: hidden symbols, unwind tables for exceptions and cancellation through our
 # frames, and no frame that a small signal stack could not hold.
 PRELOAD_CFLAGS := -fPIC -fvisibility=hidden -fasynchronous-unwind-tables -fexceptions \
-	-Wframe-larger-than=2560 -Ipreload
+	$(if $(SANITIZE),,-Wframe-larger-than=2560) -Ipreload
 # What runs once a process, or in a report, is made small: most processes have it mapped for nothing.
 SMALL := $(BASE:%=base/%) ledger/backing ledger/ledger track/imports track/frame_rules_$(ARCH) \
 	track/unwind_libunwind track/modules track/programs hooks/real hooks/exec hooks/process hooks/signal \
