@@ -1,7 +1,6 @@
 // Births: socket, socketpair, accept, accept4; and connect, which tells the peer.
 #include "hooks/real.h"
 #include "report/exhaustion.h"
-#include "track/addresses.h"
 #include "track/tracker.h"
 #include <errno.h>
 
@@ -42,18 +41,13 @@ static int accepted(int listener, int fd, enum ledger_call call, const void *cal
     return fd;
 }
 
-static inline void before_accept(void) {
-    if (UNLIKELY(address_is_unsettled()))
-        tracker_settle();
-}
-
 EXPORT int accept(int fd, struct sockaddr *address, socklen_t *bytes) {
-    before_accept();
+    tracker_before_accept();
     return accepted(fd, real_accept(fd, address, bytes), CALL_ACCEPT, CALLER);
 }
 
 EXPORT int accept4(int fd, struct sockaddr *address, socklen_t *bytes, int flags) {
-    before_accept();
+    tracker_before_accept();
     return accepted(fd, real_accept4(fd, address, bytes, flags), CALL_ACCEPT4, CALLER);
 }
 

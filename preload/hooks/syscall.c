@@ -60,6 +60,7 @@ static long do_socketpair(const struct call *call, const void *caller) {
 }
 
 static long do_accept(const struct call *call, enum ledger_call name, const void *caller) {
+    tracker_before_accept();
     long fd = pass_on(call);
     exhaustion_after(fd, NULL, 0);
     if (fd >= 0)

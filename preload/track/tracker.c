@@ -99,8 +99,8 @@ static bool is_settled(int fd, const struct ledger_record *there, uint32_t numbe
     uint64_t inode = socket_inode(fd);
     if (inode == 0 || there->inode != inode)
         return false;
-    const struct ledger_record *record = ledger_record(number);
-    return number == 0 || record->inode != inode || !knows_origin(record);
+    return number == 0 || ledger_record(number)->inode != inode ||
+           !knows_origin(ledger_record(number));
 }
 
 // Enters a record for `fd`, passing on its reference. What stood there was closed behind our back;

@@ -12,6 +12,7 @@
 
 #include "base/owner.h"
 #include "ledger/ledger.h"
+#include "track/addresses.h"
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/socket.h>
@@ -44,8 +45,13 @@ void tracker_before_new_root(void);
 // A new socket. One fstat, for the inode.
 void tracker_born(int fd, const struct tracker_birth *birth);
 
-// Before an accept, which may wait for long: see address_settle() in track/addresses.h.
+// Before an accept, which may wait for long: see address_settle() in track/addresses.h. Rarely two
+// system calls, and only where the ledger is a file.
 void tracker_settle(void);
+static inline void tracker_before_accept(void) {
+    if (UNLIKELY(address_is_unsettled()))
+        tracker_settle();
+}
 
 // A connection accepted from `listener`. One fstat.
 void tracker_accepted(int listener, int fd, enum ledger_call call, const void *caller);
