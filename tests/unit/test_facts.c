@@ -174,15 +174,21 @@ static void a_reset_that_the_program_was_told_of_is_as_old_as_that(void **state)
     tcp_pair_close(&pair);
 }
 
+static struct ledger_record *end_of_stream_300_ms_ago(struct tcp_pair *pair) {
+    *pair = tcp_pair(AF_INET);
+    struct ledger_record *record = born(pair->ours, AF_INET, SOCK_STREAM);
+    peer_closes(pair);
+    record->eof_ns = clock_now_ns();
+    sleep_ms(300);
+    return record;
+}
+
 // By the answer to a peer that is gone; the program's next call will tell it. End of stream was the
 // end of one direction only.
 static void a_reset_behind_an_end_of_stream_is_not_as_old_as_that(void **state) {
     (void)state;
-    struct tcp_pair pair = tcp_pair(AF_INET);
-    struct ledger_record *record = born(pair.ours, AF_INET, SOCK_STREAM);
-    peer_closes(&pair);
-    record->eof_ns = clock_now_ns();
-    sleep_ms(300);
+    struct tcp_pair pair;
+    struct ledger_record *record = end_of_stream_300_ms_ago(&pair);
     assert_int_equal(send(pair.ours, "x", 1, 0), 1);
     wait_for_state(pair.ours, STATE_CLOSE);
     facts_look_at(record);
@@ -194,11 +200,8 @@ static void a_reset_behind_an_end_of_stream_is_not_as_old_as_that(void **state) 
 // Whatever the program had been told before.
 static void what_both_sides_shut_down_is_as_old_as_the_later_fin(void **state) {
     (void)state;
-    struct tcp_pair pair = tcp_pair(AF_INET);
-    struct ledger_record *record = born(pair.ours, AF_INET, SOCK_STREAM);
-    peer_closes(&pair);
-    record->eof_ns = clock_now_ns();
-    sleep_ms(300);
+    struct tcp_pair pair;
+    struct ledger_record *record = end_of_stream_300_ms_ago(&pair);
     assert_int_equal(shutdown(pair.ours, SHUT_WR), 0);
     record->flags |= RECORD_SHUT_WR;
     wait_for_state(pair.ours, STATE_CLOSE);
