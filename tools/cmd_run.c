@@ -220,6 +220,17 @@ static void gather_rest(struct run *run, struct report *report) {
     report_free(rest);
 }
 
+static int wait_and_look(struct run *run, const struct run_child *child) {
+    int ledgers_fd = run_directory_watch(&run->directory);
+    descendants_expect_ledgers(run->descendants, ledgers_fd);
+    struct run_looks looks = {run->descendants, descendants_look, descendants_look_at_owners,
+                              ledgers_fd};
+    int status = run_wait(child, &looks);
+    if (ledgers_fd >= 0)
+        close(ledgers_fd);
+    return status;
+}
+
 // Watches it to its end and gathers what was left. Returns an exit status, that of the command
 // where it ran (*has_run).
 static int watch(struct run *run, struct report *report, bool *has_run) {
@@ -245,7 +256,7 @@ static int watch(struct run *run, struct report *report, bool *has_run) {
                                        .shared = &run->shared,
                                        .directory = &run->directory};
     struct watch_run *watch = watch_run_start(&beside);
-    int status = run_wait(&child, descendants_look, run->descendants);
+    int status = wait_and_look(run, &child);
     descendants_ended(run->descendants, child.pid);
     watch_run_stop(watch);
     run_wait_for_orphans(ORPHANS_WAIT_MS, descendants_any, run->descendants);

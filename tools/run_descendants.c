@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/inotify.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -26,6 +27,7 @@ struct seen {
     dev_t exe_device;
     ino_t exe_inode;
     bool is_settled;
+    bool has_ledger;
     uint64_t last_look; // that found it running
     uint64_t gone_ns;   // CLOCK_MONOTONIC, when it was found gone; 0: it was not
 };
@@ -47,6 +49,7 @@ struct descendants {
     uint32_t unwatched_count;
     uint64_t unnamed; // more than UNWATCHED_MAX
     bool cannot_look; // the kernel does not tell a process's children
+    int ledgers_fd;   // -1: none
 };
 
 struct descendants *descendants_new(void) {
@@ -54,6 +57,7 @@ struct descendants *descendants_new(void) {
     char path[64];
     snprintf(path, sizeof path, "/proc/self/task/%d/children", (int)getpid());
     list->cannot_look = access(path, R_OK) < 0;
+    list->ledgers_fd = -1;
     return list;
 }
 
@@ -272,6 +276,67 @@ static void note_gone(struct descendants *list) {
     }
     list->running_count = kept;
 }
+
+// --- who owns a ledger ---------------------------------------------------------------------------
+
+void descendants_expect_ledgers(struct descendants *list, int fd) {
+    list->ledgers_fd = fd;
+}
+
+// By the name PID-STARTTIME[-N].ledger. Another PID namespace's numbers are nobody's here, or
+// somebody's who started at another time.
+static void look_at_owner(struct descendants *list, const char *name) {
+    int pid;
+    unsigned long long start_ticks;
+    struct stat exe = {0};
+    char path[32];
+    if (sscanf(name, "%d-%llu", &pid, &start_ticks) != 2 || pid <= 0)
+        return;
+    snprintf(path, sizeof path, "/proc/%d/exe", pid);
+    if (stat(path, &exe) < 0 && errno == ENOENT)
+        return;
+    seen_of(list, pid, &exe);
+    for (size_t i = 0; i < list->running_count; i++) { // what it ran before, too
+        struct seen *seen = list->running[i];
+        if (seen->pid == pid && seen->start_ticks == start_ticks)
+            seen->has_ledger = true;
+    }
+}
+
+static void read_new_ledgers(struct descendants *list) {
+    union {
+        struct inotify_event event; // for its alignment
+        char bytes[4096];
+    } events;
+    ssize_t len;
+    while ((len = read(list->ledgers_fd, &events, sizeof events)) > 0)
+        for (ssize_t at = 0; at < len;) {
+            const struct inotify_event *event = (const void *)(events.bytes + at);
+            if (event->len)
+                look_at_owner(list, event->name);
+            at += (ssize_t)(sizeof *event + event->len);
+        }
+}
+
+void descendants_look_at_owners(void *context) {
+    struct descendants *list = context;
+    if (list->ledgers_fd >= 0)
+        read_new_ledgers(list);
+    uint64_t now_ns = clock_now_ns();
+    size_t kept = 0;
+    for (size_t i = 0; i < list->running_count; i++) {
+        struct seen *seen = list->running[i];
+        struct procfs_status status;
+        if (seen->has_ledger && (procfs_status(seen->pid, &status) < 0 || status.state == 'Z' ||
+                                 status.state == 'X' || status.start_ticks != seen->start_ticks))
+            seen->gone_ns = now_ns;
+        else
+            list->running[kept++] = seen;
+    }
+    list->running_count = kept;
+}
+
+// --- a look at all -------------------------------------------------------------------------------
 
 bool descendants_look(void *context) {
     struct descendants *list = context;

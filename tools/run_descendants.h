@@ -28,6 +28,13 @@ void descendants_add_marked(struct descendants *list, pid_t pid, const char *exe
 // Looks at all descendants of this process. Returns whether there was a program not seen before.
 bool descendants_look(void *list);
 
+// Where the names of new ledgers are read from (inotify(7) events, non-blocking); -1: nowhere.
+void descendants_expect_ledgers(struct descendants *list, int fd);
+
+// Looks just at those that own a ledger: who has begun one, and who of them is gone. What was told
+// of no other process can be lost, so this is quick where the whole tree is large.
+void descendants_look_at_owners(void *list);
+
 // The command has ended just now.
 void descendants_ended(struct descendants *list, pid_t pid);
 

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/inotify.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
 #include <unistd.h>
@@ -173,6 +174,15 @@ int run_directory_make(struct run_directory *out, const char *keep) {
     sign(out->path);
     run_notices_begin(out);
     return 0;
+}
+
+int run_directory_watch(const struct run_directory *directory) {
+    int fd = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+    if (fd >= 0 && inotify_add_watch(fd, directory->path, IN_CREATE) < 0) {
+        close(fd);
+        return -1;
+    }
+    return fd;
 }
 
 void run_directory_end(const struct run_directory *directory) {

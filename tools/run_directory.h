@@ -14,6 +14,10 @@ struct run_directory {
 // none. Returns 0, or -errno having said why.
 int run_directory_make(struct run_directory *out, const char *keep);
 
+// A descriptor that can be read, without blocking, when a process has begun a ledger there; -1
+// where the kernel has none left (inotify(7)). The caller closes it.
+int run_directory_watch(const struct run_directory *directory);
+
 // Removes it and what is in it; kept ledgers are moved up first. Says what goes wrong.
 void run_directory_end(const struct run_directory *directory);
 

@@ -2,9 +2,11 @@
 #include "procfs.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
+#include <sys/signalfd.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -42,15 +44,22 @@ static int read_exec_error(int fd) {
 static void release_signals(const struct run_child *child) {
     sigaction(SIGCHLD, &child->chld_before, NULL);
     sigprocmask(SIG_SETMASK, &child->mask_before, NULL);
+    close(child->signals_fd);
 }
 
 int run_start(struct run_child *child, char *const *argv, char *const *environment) {
     int report[2];
-    if (pipe2(report, O_CLOEXEC) < 0)
-        return -errno;
-    prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
     sigset_t all;
     sigfillset(&all);
+    child->signals_fd = signalfd(-1, &all, SFD_CLOEXEC | SFD_NONBLOCK);
+    if (child->signals_fd < 0)
+        return -errno;
+    if (pipe2(report, O_CLOEXEC) < 0) {
+        int error = -errno;
+        close(child->signals_fd);
+        return error;
+    }
+    prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
     sigprocmask(SIG_BLOCK, &all, &child->mask_before);
     // Were SIGCHLD ignored, as nohup-like starters may leave it, there would be no status to wait
     // for. The command gets it back as it was.
@@ -79,10 +88,11 @@ static bool is_stopped(pid_t pid) {
     return procfs_status(pid, &status) == 0 && status.state == 'T';
 }
 
-static void pass_on(const struct run_child *child, int signal, const siginfo_t *info) {
+static void pass_on(const struct run_child *child, const struct signalfd_siginfo *info) {
+    int signal = (int)info->ssi_signo;
     // The kernel sends to the whole process group, of which the command is a part: the terminal's
     // keys, its hang-up and its size. And what the command sends us, it does not want back.
-    if (info->si_code > 0 || info->si_pid == child->pid)
+    if (info->ssi_code > 0 || (pid_t)info->ssi_pid == child->pid)
         return;
     // `fg` continues the group, `kill -CONT` only us.
     if (signal == SIGCONT && !is_stopped(child->pid))
@@ -117,28 +127,45 @@ static long milliseconds(void) {
     return now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-// Looks, and returns how long to wait until the next time.
-static long look_once(bool (*look)(void *context), void *context, long pause_ms) {
+struct pace {
+    long pause_ms; // between two looks at all
+    long due_ms;   // the next one
+};
+
+// Looks at all, and decides when to do so again.
+static void look_at_all(const struct run_looks *looks, struct pace *pace) {
     long start_ms = milliseconds();
-    long next_ms = look(context) ? LOOK_MIN_MS : pause_ms * 2;
-    long least_ms = (milliseconds() - start_ms) * LOOK_SHARE;
-    next_ms = next_ms < LOOK_MAX_MS ? next_ms : LOOK_MAX_MS;
-    return next_ms > least_ms ? next_ms : least_ms;
+    long pause_ms = looks->all(looks->context) ? LOOK_MIN_MS : pace->pause_ms * 2;
+    long now_ms = milliseconds(), least_ms = (now_ms - start_ms) * LOOK_SHARE;
+    pause_ms = pause_ms < LOOK_MAX_MS ? pause_ms : LOOK_MAX_MS;
+    pace->pause_ms = pause_ms > least_ms ? pause_ms : least_ms;
+    pace->due_ms = now_ms + pace->pause_ms;
 }
 
-int run_wait(const struct run_child *child, bool (*look)(void *context), void *context) {
-    sigset_t all;
-    sigfillset(&all);
-    long pause_ms = LOOK_MIN_MS;
+// Waits for a signal (`*info`, true), for a new ledger, or until the next look is due.
+static bool wait_for_signal(int signals_fd, int ledgers_fd, long due_ms,
+                            struct signalfd_siginfo *info) {
+    struct pollfd fds[] = {{.fd = signals_fd, .events = POLLIN},
+                           {.fd = ledgers_fd, .events = POLLIN}};
+    long left_ms = due_ms - milliseconds();
+    left_ms = left_ms < 0 ? 0 : left_ms < LOOK_MAX_MS ? left_ms : LOOK_MAX_MS;
+    return poll(fds, 2, (int)left_ms) > 0 && fds[0].revents &&
+           read(signals_fd, info, sizeof *info) == sizeof *info;
+}
+
+int run_wait(const struct run_child *child, const struct run_looks *looks) {
+    struct pace pace = {LOOK_MIN_MS, milliseconds() + LOOK_MIN_MS};
     int status = 0;
     while (!reap(child, &status)) {
-        struct timespec pause = {pause_ms / 1000, pause_ms % 1000 * 1000000};
-        siginfo_t info;
-        int signal = sigtimedwait(&all, &info, &pause);
-        if (signal > 0 && signal != SIGCHLD)
-            pass_on(child, signal, &info);
-        if (signal < 0 && errno == EAGAIN)
-            pause_ms = look_once(look, context, pause_ms);
+        struct signalfd_siginfo info;
+        if (wait_for_signal(child->signals_fd, looks->ledgers_fd, pace.due_ms, &info)) {
+            if (info.ssi_signo != SIGCHLD)
+                pass_on(child, &info);
+            continue;
+        }
+        looks->owners(looks->context);
+        if (milliseconds() >= pace.due_ms)
+            look_at_all(looks, &pace);
     }
     return status;
 }

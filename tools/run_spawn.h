@@ -13,6 +13,7 @@
 
 struct run_child {
     pid_t pid;
+    int signals_fd;       // what is blocked here is read from it
     sigset_t mask_before; // of this process
     struct sigaction chld_before;
 };
@@ -22,10 +23,20 @@ struct run_child {
 // the command become our children (PR_SET_CHILD_SUBREAPER), so that they can be found.
 int run_start(struct run_child *child, char *const *argv, char *const *environment);
 
-// Waits for its end and returns the status as wait(2) does. In between, `look` is called: soon
-// again as long as it says that it saw something new, and else more and more seldom, up to 20 times
-// a second. Looks that take long are made less often: they get a fiftieth of the time.
-int run_wait(const struct run_child *child, bool (*look)(void *context), void *context);
+// What is done while the command runs.
+struct run_looks {
+    void *context;
+    // Whether there was something not seen before. Called soon again as long as there is, and else
+    // more and more seldom, up to 20 times a second; where it takes long, for a fiftieth of the
+    // time.
+    bool (*all)(void *context);
+    // Called when there is something to read at ledgers_fd (-1: none), and each 50 ms. Quick.
+    void (*owners)(void *context);
+    int ledgers_fd;
+};
+
+// Waits for the command's end, looking around meanwhile, and returns the status as wait(2) does.
+int run_wait(const struct run_child *child, const struct run_looks *looks);
 
 // Waits at most wait_ms for orphans of the command that are just about to end. Between pauses it
 // asks whether there are any (`any_left`).

@@ -426,6 +426,19 @@ class Kept(TestCase):
                 self.assertLess(told["open_ms"], 5000)  # to its death, and not to now
                 self.assertGreaterEqual(told["open_ms"], 0)
 
+    def test_when_one_was_killed_that_lived_between_two_looks(self):
+        """Where there are many processes, a look takes long, and the next one comes late: a first socket asks for it."""
+        many = 'for i in $(seq 300); do sleep 60 & all="$all $!"; done; sleep 0.5'
+        one = f"echo kill | {PYTHON} {self.write('leaker.py', harness.LEAKER)} eof=1"
+        done = sockleak("run", "--format=json", "--output", self.path("told.json"), "sh", "-c",
+                        "; ".join([many, *[one] * 4, "kill $all"]))
+        self.assertEqual(done.returncode, 23, done.stderr)
+        told = [process for process in json.loads(harness.read(self.path("told.json")))["processes"]
+                if process["ended"] == "killed"]
+        self.assertEqual(len(told), 4)
+        for process in told:
+            self.assertIsNotNone(process["findings"][0]["sockets"][0]["open_ms"])
+
     def test_nothing_is_put_beside_ledgers_that_say_all(self):
         kept = self.path("kept")
         sockleak("run", "--ledger-dir", kept, os.path.join(EXAMPLES, "forgotten_close"))
