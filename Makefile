@@ -122,7 +122,7 @@ BUILD_PACKAGES := build-essential pkg-config libunwind-dev libcmocka-dev libdw-d
 # there already is good enough. golang-go is for `go tool pprof`, clang and its runtime for fuzzing.
 TEST_PACKAGES := curl:curl /usr/bin/python3:python3 nginx:nginx-light redis-server:redis-server \
 	redis-cli:redis-tools node:nodejs javac:default-jdk-headless wrk:wrk strace:strace \
-	valgrind:valgrind gdb:gdb ip:iproute2 tcpdump:tcpdump unshare:util-linux setpriv:util-linux git:git \
+	valgrind:valgrind gdb:gdb ip:iproute2 tcpdump:tcpdump unshare:util-linux setpriv:util-linux mkfs.btrfs:btrfs-progs git:git \
 	groff:groff-base man:man-db go:golang-go cmake:cmake meson:meson pidof:sysvinit-utils \
 	bash-completion python3-jsonschema python3-junitparser python3-pytest python3-yaml \
 	clang:clang libclang-rt-dev \

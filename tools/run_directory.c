@@ -1,5 +1,7 @@
 #include "run_directory.h"
 #include "errors.h"
+#include "ledger/file_system.h"
+#include "move_file.h"
 #include "procfs.h"
 #include "run_notices.h"
 #include <dirent.h>
@@ -53,6 +55,15 @@ static const char *default_parent(void) {
     return is_safe(temporary) ? temporary : "/tmp";
 }
 
+// Where the ledgers of a run are while it runs. Where it is not where they are kept (see
+// ledger/file_system.h), they are copied in the end.
+static const char *parent_of(const struct run_directory *directory) {
+    struct statfs status;
+    bool can_be_mapped = directory->keep[0] && (statfs(directory->keep, &status) < 0 ||
+                                                file_system_keeps_pages((long)status.f_type));
+    return can_be_mapped ? directory->keep : default_parent();
+}
+
 static int make_kept(struct run_directory *out, const char *keep) {
     if (mkdir(keep, 0777) < 0 && errno != EEXIST) {
         int error = -errno;
@@ -67,8 +78,10 @@ static int make_kept(struct run_directory *out, const char *keep) {
     return 0;
 }
 
-static void empty(const struct run_directory *directory, DIR *dir) {
+// Returns whether a ledger stays that was to be kept.
+static bool empty(const struct run_directory *directory, DIR *dir) {
     const struct dirent *entry;
+    bool stays = false;
     int here = dirfd(dir);
     while ((entry = readdir(dir))) {
         size_t len = strlen(entry->d_name);
@@ -77,13 +90,17 @@ static void empty(const struct run_directory *directory, DIR *dir) {
         if (directory->keep[0] && len > 7 && strcmp(entry->d_name + len - 7, ".ledger") == 0) {
             char target[PATH_MAX];
             int needed = snprintf(target, sizeof target, "%s/%s", directory->keep, entry->d_name);
-            if (needed < (int)sizeof target && renameat(here, entry->d_name, AT_FDCWD, target) == 0)
-                continue;
-            error_warn("%s/%s: stays here: %s", directory->path, entry->d_name, strerror(errno));
+            int error = needed < (int)sizeof target ? move_file(here, entry->d_name, target)
+                                                    : -ENAMETOOLONG;
+            if (error < 0)
+                error_warn("%s/%s: stays here: %s", directory->path, entry->d_name,
+                           strerror(-error));
+            stays |= error < 0;
             continue;
         }
         unlinkat(here, entry->d_name, 0);
     }
+    return stays;
 }
 
 // --- what a killed run left ---------------------------------------------------------------------
@@ -154,8 +171,8 @@ int run_directory_make(struct run_directory *out, const char *keep) {
     int error = keep ? make_kept(out, keep) : 0;
     if (error < 0)
         return error;
-    const char *parent = keep ? out->keep : default_parent();
-    if (!keep)
+    const char *parent = parent_of(out);
+    if (parent != out->keep)
         remove_stale(parent);
     int len = snprintf(out->path, sizeof out->path, "%s/sockleak-XXXXXX", parent);
     if (len >= OPTION_TEXT_BYTES) {
@@ -192,8 +209,10 @@ void run_directory_end(const struct run_directory *directory) {
         DIR *dir = opendir(directory->path);
         if (!dir)
             return;
-        empty(directory, dir);
+        bool stays = empty(directory, dir);
         closedir(dir);
+        if (stays)
+            return; // it was said why
         error = rmdir(directory->path) < 0 ? errno : 0;
         if (error != ENOTEMPTY)
             break;

@@ -2,10 +2,12 @@
 #include "base/format.h"
 #include "base/process.h"
 #include "base/sys.h"
+#include "ledger/file_system.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/vfs.h>
 
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23
@@ -68,6 +70,13 @@ static bool file_size_is_limited(size_t bytes) {
     return result == 0 && limit.rlim_cur != RLIM_INFINITY && limit.rlim_cur < bytes;
 }
 
+// Where the kernel does not tell, it is believed.
+static bool keeps_pages(int fd) {
+    struct statfs status;
+    return sys_call(SYS_fstatfs, fd, (long)&status, 0, 0, 0, 0) < 0 ||
+           file_system_keeps_pages((long)status.f_type);
+}
+
 static int reserve_file(struct backing *out, char *at, size_t bytes, const char *dir) {
     if (file_size_is_limited(bytes))
         return -EFBIG;
@@ -75,7 +84,8 @@ static int reserve_file(struct backing *out, char *at, size_t bytes, const char 
     int fd = open_new_file(dir, file.path, sizeof file.path);
     if (fd < 0)
         return fd;
-    int error = (int)sys_call(SYS_ftruncate, fd, (long)bytes, 0, 0, 0, 0);
+    int error =
+        keeps_pages(fd) ? (int)sys_call(SYS_ftruncate, fd, (long)bytes, 0, 0, 0, 0) : -EOPNOTSUPP;
     void *base = NULL;
     if (error == 0) {
         base = map(at, bytes, MAP_SHARED, fd);

@@ -167,6 +167,23 @@ ISOLATED(a_full_tmpfs_is_an_error_and_no_sigbus) {
     backing_discard(&backing);
 }
 
+// Where a written page may need new room, as on a full btrfs, a store raises SIGBUS. hugetlbfs
+// stands for those file systems: it can be mounted without a disk.
+ISOLATED(on_a_file_system_that_may_lose_a_page_no_file_is_made) {
+    own_mounts();
+    if (mount("none", scratch_directory(), "hugetlbfs", 0, NULL) != 0)
+        isolated_skip("no hugetlbfs can be mounted: not permitted here");
+    struct backing backing;
+    int before = lowest_free_fd();
+    assert_int_equal(backing_reserve_file(&backing, RESERVE, scratch_directory()), -EOPNOTSUPP);
+    assert_int_equal(lowest_free_fd(), before);
+    assert_null(backing.base);
+    char path[256];
+    snprintf(path, sizeof path, "%s/%d-%" PRIu64 ".ledger", scratch_directory(), getpid(),
+             process_start_time_ticks());
+    assert_int_equal(access(path, F_OK), -1);
+}
+
 ISOLATED(a_commit_works_without_a_descriptor_to_spare) {
     struct backing backing;
     assert_int_equal(backing_reserve_file(&backing, RESERVE, scratch_directory()), 0);
@@ -294,6 +311,7 @@ int main(void) {
         cmocka_unit_test(under_a_file_size_limit_no_file_is_made),
         cmocka_unit_test(a_file_size_limit_that_suffices_is_no_obstacle),
         cmocka_unit_test(a_full_tmpfs_is_an_error_and_no_sigbus),
+        cmocka_unit_test(on_a_file_system_that_may_lose_a_page_no_file_is_made),
         cmocka_unit_test(a_commit_works_without_a_descriptor_to_spare),
         cmocka_unit_test(in_locked_memory_a_private_reserve_is_not_present),
         cmocka_unit_test(in_locked_memory_a_files_reserve_fills_no_tmpfs),
