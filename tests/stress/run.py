@@ -50,10 +50,14 @@ def environment(options=OPTIONS):
     out["SOCKLEAK_OPTIONS"] = options
     out.setdefault("ASAN_OPTIONS", "detect_leaks=0")
     # ThreadSanitizer sets its own handlers of crashes before it is ready to run instrumented code,
-    # and sigaction is one of the library's functions.
+    # and sigaction is one of the library's functions. To put names in a report (symbolize) its
+    # runtime opens and closes files by libc's functions, and so calls the library; as it ignores
+    # what is atomic then, but not what is not, a record that such a close frees is a race with
+    # whoever takes it next; and one that is found in there waits for ever for the end of the
+    # report. So it puts no names, and named() does.
     signals = ("segv", "abort", "sigill", "sigbus", "sigfpe", "sigtrap")
     out.setdefault("TSAN_OPTIONS",
-                   " ".join(f"handle_{name}=0" for name in signals) + " exitcode=0")
+                   " ".join(f"handle_{name}=0" for name in signals) + " exitcode=0 symbolize=0")
     return out
 
 
@@ -68,7 +72,24 @@ def is_of_descriptors(block):
     accesses = re.findall(r"^  (?:Previous )?(?:atomic )?(?:write|read) of .*\n    #0 (.*)$", block,
                           re.M | re.I)
     return ("Location is file descriptor" in block or
-            (accesses and all("libtsan" in at for at in accesses) and "preload/" not in block))
+            (accesses and all("libtsan" in at for at in accesses) and
+             "libsockleak.so" not in block))
+
+
+def named(block):
+    """A report of ThreadSanitizer's, with functions and lines in the place of "<null> <null>"."""
+    files = [BUILD / "libsockleak.so", program()[-1], *map(pathlib.Path, sanitizer())]
+    paths = {path.name: path for path in files}
+
+    def name(found):
+        module, offset = found.groups()
+        if module not in paths:
+            return found.group()
+        out = subprocess.run(["addr2line", "-fpis", "-e", paths[module], offset], text=True,
+                             stdout=subprocess.PIPE, check=False).stdout
+        return f"{out.strip()} ({module}+{offset})" if out else found.group()
+
+    return re.sub(r"<null> <null> \((\S+?)\+(0x[0-9a-f]+)\)", name, block)
 
 
 def run(arguments, timeout_s=TIMEOUT_S):
@@ -92,7 +113,7 @@ def run(arguments, timeout_s=TIMEOUT_S):
         found = [block for block in found if not is_of_descriptors(block)]
     if found and status == 0:
         status = 66
-    return Result(status, text, "\n".join(found))
+    return Result(status, text, "\n".join(map(named, found)))
 
 
 def operations_of(seed, way, count):
