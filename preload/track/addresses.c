@@ -21,6 +21,24 @@ void address_copy(struct ledger_address *out, const struct sockaddr *address, so
     }
 }
 
+typedef uint32_t __attribute__((may_alias)) word;
+
+_Static_assert(sizeof(struct ledger_address) % sizeof(word) == 0 &&
+                   _Alignof(struct ledger_address) % _Alignof(word) == 0,
+               "address_put() goes word by word");
+
+void address_put(struct ledger_address *out, const struct ledger_address *from) {
+    for (size_t i = 0; i < sizeof *out / sizeof(word); i++)
+        __atomic_store_n((word *)out + i, ((const word *)from)[i], __ATOMIC_RELAXED);
+}
+
+static struct ledger_address get(const struct ledger_address *from) {
+    struct ledger_address copy;
+    for (size_t i = 0; i < sizeof copy / sizeof(word); i++)
+        ((word *)&copy)[i] = __atomic_load_n((const word *)from + i, __ATOMIC_RELAXED);
+    return copy;
+}
+
 // SO_PEERNAME, and not getpeername: it also answers for a connection that was reset (inet_getname
 // in net/ipv4/af_inet.c). It refuses room for more than the address is (sk_getsockopt).
 static void ask(int fd, int family, struct ledger_address *local, struct ledger_address *peer) {
@@ -61,12 +79,12 @@ void address_settle_now(void) {
     if (held == 0)
         return;
     struct ledger_record *record = ledger_record(held);
-    struct ledger_address local = record->local, peer = record->peer;
+    struct ledger_address local = get(&record->local), peer = get(&record->peer);
     ask(fd, record->family, &local, &peer);
     // Whoever closes the number takes it off the table first, so the answers were this socket's.
     if (held == number && ledger_fd(fd) == number) {
-        record->local = local;
-        record->peer = peer;
+        address_put(&record->local, &local);
+        address_put(&record->peer, &peer);
     }
     ledger_release(held);
 }

@@ -9,6 +9,10 @@
 // An address of the program's, which a call has accepted; ADDRESS_NONE for another family.
 void address_copy(struct ledger_address *out, const struct sockaddr *address, socklen_t bytes);
 
+// Puts one in a record that other threads may hold, who may put theirs at the same time (two
+// connects of one socket): then it may be of both.
+void address_put(struct ledger_address *out, const struct ledger_address *from);
+
 // Asks the kernel for both addresses of `record`'s socket: one getsockname, one getsockopt. What it
 // does not say stays as it is.
 void address_ask(struct ledger_record *record, int fd);

@@ -13,7 +13,6 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <poll.h>
-#include <string.h>
 
 void (*tracker_on_first_birth)(void);
 void (*tracker_on_activity)(void);
@@ -127,7 +126,9 @@ static void enter(int fd, uint32_t number) {
     }
 }
 
-// Through two fds of a socket two threads may tell of it at once. Who is last stays.
+// Through an fd, or two fds, of a socket two threads may tell of it at once. Who is last stays.
+// Whoever holds a record, and is not alone with it as at birth and after the last close, writes
+// what changes in it by this, and reads it by an atomic load.
 #define PUT(record, field, value) __atomic_store_n(&(record)->field, value, __ATOMIC_RELAXED)
 
 // This process does something with a socket: it is not only inherited any more.
@@ -212,6 +213,21 @@ static uint32_t hold_or_adopt(int fd, const void *caller) {
     return ledger_fd_hold(fd);
 }
 
+// Of a former connection. Another thread may be told of its end just now.
+static void forget_told(struct ledger_record *record) {
+    PUT(record, eof_ns, 0);
+    PUT(record, error, 0);
+    PUT(record, error_ns, 0);
+    PUT(record, fin_ns, 0);
+    PUT(record, shutdown_ns, 0);
+    PUT(record, eof_stack, LEDGER_NO_STACK);
+    PUT(record, error_stack, LEDGER_NO_STACK);
+    PUT(record, shutdown_stack, LEDGER_NO_STACK);
+    PUT(record, eof_call, CALL_UNKNOWN);
+    PUT(record, error_call, CALL_UNKNOWN);
+    PUT(record, eof_tid, 0);
+}
+
 void tracker_connected(int fd, const struct sockaddr *peer, socklen_t peer_bytes, int error,
                        const void *caller) {
     if (!begin())
@@ -233,15 +249,13 @@ void tracker_connected(int fd, const struct sockaddr *peer, socklen_t peer_bytes
         __atomic_fetch_and(&record->flags, (uint16_t)~RECORD_CONNECTING, __ATOMIC_RELEASE);
         touch(record);
     } else if (error == 0 || error == EINPROGRESS || error == EINTR) {
-        record->eof_ns = record->error_ns = record->fin_ns = record->shutdown_ns = 0;
-        record->eof_stack = record->error_stack = record->shutdown_stack = LEDGER_NO_STACK;
-        record->eof_call = record->error_call = CALL_UNKNOWN;
-        record->eof_tid = 0;
-        record->error = 0;
-        record->process = ledger.header->process;
-        record->flags = disconnected ? 0 : error == 0 ? RECORD_CONNECTED : RECORD_CONNECTING;
-        memset(&record->peer, 0, sizeof record->peer);
-        address_copy(&record->peer, peer, peer_bytes);
+        forget_told(record);
+        touch(record);
+        unsigned begun = error == 0 ? RECORD_CONNECTED : RECORD_CONNECTING;
+        PUT(record, flags, (uint16_t)(disconnected ? 0 : begun));
+        struct ledger_address address = {0};
+        address_copy(&address, peer, peer_bytes);
+        address_put(&record->peer, &address);
     }
     ledger_release(number);
 }
@@ -299,12 +313,12 @@ void tracker_read_nothing(int fd, enum ledger_call call, const void *caller) {
     if (is_stream(record, fd) && !(ledger_flags(record) & (RECORD_SHUT_RD | RECORD_SHUTTING_RD)) &&
         __atomic_load_n(&record->eof_ns, __ATOMIC_ACQUIRE) == 0 &&
         stream_ended(record, fd, &told) && claim(record, RECORD_TELLING_EOF)) {
-        record->fin_ns = told.fin_ns;
+        PUT(record, fin_ns, told.fin_ns);
         if (told.is_bound)
             __atomic_fetch_or(&record->flags, RECORD_FIN_IS_BOUND, __ATOMIC_RELAXED);
-        record->eof_stack = stack_capture(caller);
-        record->eof_call = (uint8_t)call;
-        record->eof_tid = thread_id();
+        PUT(record, eof_stack, stack_capture(caller));
+        PUT(record, eof_call, (uint8_t)call);
+        PUT(record, eof_tid, thread_id());
         address_note_end(number, fd);
         touch(record);
         __atomic_store_n(&record->eof_ns, clock_now_ns(), __ATOMIC_RELEASE);
@@ -325,10 +339,10 @@ void tracker_read_failed(int fd, enum ledger_call call, int error, const void *c
     struct ledger_record *record = ledger_record(number);
     if (is_stream(record, fd) && __atomic_load_n(&record->error, __ATOMIC_ACQUIRE) == 0 &&
         claim(record, RECORD_TELLING_ERROR)) {
-        record->error_stack = stack_capture(caller);
-        record->error_call = (uint8_t)call;
+        PUT(record, error_stack, stack_capture(caller));
+        PUT(record, error_call, (uint8_t)call);
         address_note_end(number, fd);
-        record->error_ns = clock_now_ns();
+        PUT(record, error_ns, clock_now_ns());
         touch(record);
         __atomic_store_n(&record->error, (uint16_t)error, __ATOMIC_RELEASE);
     }

@@ -429,6 +429,40 @@ ISOLATED(an_inherited_socket_that_the_child_connects_is_the_childs) {
     child_must_pass(connects, &fd);
 }
 
+// --- several threads ----------------------------------------------------------------------------
+
+static void *connect_again_and_again(void *is_over) {
+    fake_stack_set(1, 4, 0);
+    struct sockaddr_in peer = address_of(pair.listener);
+    while (!__atomic_load_n((bool *)is_over, __ATOMIC_RELAXED))
+        tracker_connected(pair.ours, (struct sockaddr *)&peer, sizeof peer, EINPROGRESS, caller);
+    return NULL;
+}
+
+// What is written down is of no order; with SANITIZE=thread it is shown that it is written whole.
+ISOLATED(threads_may_tell_of_one_socket_at_once) {
+    enum {
+        CONNECTING_THREADS = 2,
+        ROUNDS = 5000
+    };
+    bool is_over = false;
+    pthread_t threads[CONNECTING_THREADS];
+    follow_one();
+    peer_closes(&pair);
+    for (int i = 0; i < CONNECTING_THREADS; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, connect_again_and_again, &is_over), 0);
+    for (int i = 0; i < ROUNDS; i++) {
+        tracker_read_nothing(pair.ours, CALL_RECV, caller);
+        tracker_read_failed(pair.ours, CALL_RECV, ECONNRESET, caller);
+        uint32_t kept = tracker_shutdown_begin(pair.ours, SHUT_RDWR, caller);
+        tracker_shutdown_done(kept, SHUT_RDWR, i % 2, caller);
+    }
+    __atomic_store_n(&is_over, true, __ATOMIC_RELAXED);
+    for (int i = 0; i < CONNECTING_THREADS; i++)
+        pthread_join(threads[i], NULL);
+    assert_int_equal(record_of(pair.ours)->holders, 1);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_peers_fin_is_end_of_stream),
@@ -461,6 +495,7 @@ int main(void) {
         cmocka_unit_test(a_socket_connected_again_starts_anew),
         cmocka_unit_test(a_connect_adopts_an_unknown_socket),
         cmocka_unit_test(an_inherited_socket_that_the_child_connects_is_the_childs),
+        cmocka_unit_test(threads_may_tell_of_one_socket_at_once),
     };
     return cmocka_run_group_tests_name("tracker_stream", tests, NULL, NULL);
 }
