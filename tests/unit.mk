@@ -9,6 +9,7 @@ UNIT_STACKS := track/stacks track/walks track/fast_unwind track/frame_rules_$(AR
 unit_format := base/format
 unit_options := base/options base/format
 unit_output := base/output base/format + fake_clock sockets
+unit_clock := base/clock
 unit_guard := base/guard
 unit_owner := base/owner
 unit_process := base/process base/format
