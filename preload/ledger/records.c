@@ -5,6 +5,10 @@
 #include <string.h>
 #include <sys/mman.h>
 
+_Static_assert(offsetof(struct ledger_record, generation) ==
+                   offsetof(struct ledger_record, holders) + 2 * sizeof(uint32_t),
+               "ledger_record_new() clears all but holders and next_free");
+
 enum {
     HOLD_TRIES = 100
 };
@@ -49,12 +53,11 @@ uint32_t ledger_record_new(void) {
     }
     struct ledger_record *record = &ledger.records[number];
     uint32_t generation = record->generation + 1;
-    // `holders` and `next_free` stay as they are: a late ledger_hold() or pop_free() may read them.
-    uint32_t next_free = record->next_free;
+    // `holders` and `next_free`, between the two parts, stay as they are: a late ledger_hold() or
+    // pop_free() may read them.
     memset(record, 0, offsetof(struct ledger_record, holders));
     memset((char *)record + offsetof(struct ledger_record, generation), 0,
            sizeof *record - offsetof(struct ledger_record, generation));
-    record->next_free = next_free;
     record->generation = generation;
     record->process = ledger.header->process;
     __atomic_store_n(&record->holders, 1, __ATOMIC_RELEASE);
