@@ -151,7 +151,8 @@ void format_sites(const struct report *report, struct text_lines *lines, uint32_
         free(rows);
         text_lines_say(lines, pid, "  passive: closed after the peer's FIN");
         text_lines_say(lines, pid, "  active: closed before it, which leaves TIME_WAIT here");
-        text_lines_say(lines, pid, "  reset: closed after the connection had died");
+        text_lines_say(lines, pid,
+                       "  reset: closed after the connection had died, or in a way that resets it");
         text_lines_say(lines, pid, "  failed: closed before there was a connection");
         text_lines_say(lines, pid, "  median, max: how long closed ones had been open");
         bool is_sampled = false;

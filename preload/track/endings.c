@@ -109,6 +109,15 @@ static bool is_unread(int fd, const struct tcp_info *info) {
            sys_call(SYS_ioctl, fd, FIONREAD, (long)&bytes, 0, 0, 0) == 0 && bytes > 0;
 }
 
+// With a linger time of 0, a close sends a reset instead of a FIN (socket(7), SO_LINGER). Not asked
+// where this side's FIN went before, by shutdown: that is known without asking the kernel.
+static bool is_aborted(int fd) {
+    struct linger linger = {0};
+    unsigned bytes = sizeof linger;
+    return sys_getsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, &bytes) == 0 && linger.l_onoff &&
+           linger.l_linger == 0;
+}
+
 static uint32_t ending_by_state(const struct ledger_record *record, const struct tcp_info *info,
                                 bool is_shared, int fd) {
     switch (info->tcpi_state) {
@@ -119,8 +128,9 @@ static uint32_t ending_by_state(const struct ledger_record *record, const struct
     case STATE_CLOSING:
         if (is_shared)
             return ENDING_SHARED;
-        return is_unread(fd, info) ? (uint32_t)ENDING_RESET
-                                   : LEDGER_ENDING(ENDING_ACTIVE, waited_ms(record, info));
+        return is_unread(fd, info) || is_aborted(fd)
+                   ? (uint32_t)ENDING_RESET
+                   : LEDGER_ENDING(ENDING_ACTIVE, waited_ms(record, info));
     case STATE_CLOSE_WAIT:
     case STATE_LAST_ACK:
         return ENDING_PASSIVE;

@@ -63,6 +63,26 @@ ISOLATED(a_close_that_throws_data_away_is_a_reset) {
     assert_counts((struct counts){.active = 1, .reset = 1});
 }
 
+static void linger_ours(int seconds) {
+    struct linger linger = {.l_onoff = 1, .l_linger = seconds};
+    assert_int_equal(setsockopt(pair.ours, SOL_SOCKET, SO_LINGER, &linger, sizeof linger), 0);
+}
+
+ISOLATED(a_close_that_lingers_for_no_time_is_a_reset) {
+    char byte;
+    accepted();
+    linger_ours(0);
+    close_ours();
+    assert_int_equal(recv(pair.peers, &byte, 1, 0), -1);
+    assert_int_equal(errno, ECONNRESET);
+    assert_counts((struct counts){.reset = 1});
+    accept_another();
+    linger_ours(1);
+    close_ours();
+    assert_int_equal(recv(pair.peers, &byte, 1, 0), 0);
+    assert_counts((struct counts){.active = 1, .reset = 1});
+}
+
 ISOLATED(our_shutdown_before_the_peers_fin_is_active_whatever_follows) {
     accepted();
     shut_down(pair.ours, SHUT_WR);
@@ -321,6 +341,7 @@ int main(void) {
         cmocka_unit_test(a_close_after_a_fin_that_was_not_read_is_passive),
         cmocka_unit_test(a_close_after_a_reset_is_one_told_or_not),
         cmocka_unit_test(a_close_that_throws_data_away_is_a_reset),
+        cmocka_unit_test(a_close_that_lingers_for_no_time_is_a_reset),
         cmocka_unit_test(our_shutdown_before_the_peers_fin_is_active_whatever_follows),
         cmocka_unit_test(our_shutdown_after_the_peers_fin_is_passive),
         cmocka_unit_test(a_shutdown_that_failed_sent_no_fin),
