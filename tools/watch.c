@@ -95,6 +95,17 @@ static void remember(struct watch *watch, const struct report *report) {
 
 // --- telling ------------------------------------------------------------------------------------
 
+// Looks are as far apart as they were to be, to within some milliseconds: not "9.9 s".
+static void write_interval(uint64_t ms, struct text_buffer *out) {
+    uint64_t rounded = ms < 950 ? ms : (ms + 50) / 100 * 100;
+    if (rounded < 1000 || rounded % 1000) {
+        text_age(out, rounded);
+        return;
+    }
+    text_decimal(out, rounded / 1000);
+    text_string(out, " s");
+}
+
 // " (+12 in 10 s)"; the first look has nothing to compare with.
 static void write_growth(const struct watch *watch, int64_t growth, const struct watch_style *style,
                          FILE *out) {
@@ -102,7 +113,7 @@ static void write_growth(const struct watch *watch, int64_t growth, const struct
     struct text_buffer text = text_buffer(memory, sizeof memory);
     if (watch->looks == 1)
         return;
-    text_age(&text, watch->now_ms - watch->before_ms);
+    write_interval(watch->now_ms - watch->before_ms, &text);
     const char *mark = style->color && growth > 0 ? "\033[1;31m" : "";
     fprintf(out, " (%s%+" PRId64 "%s in %s)", mark, growth, mark[0] ? "\033[0m" : "", memory);
 }

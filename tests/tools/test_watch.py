@@ -119,6 +119,19 @@ class Dump(Case):
             grown += int(found[2]) if found else 0
         self.assertEqual((grown, int(found[1])), (4, 4))
 
+    def test_whole_seconds_are_told_as_such(self):
+        process = self.serve()
+        watch = self.start(SOCKLEAK, "dump", "--watch=1s", str(process.pid), stderr=subprocess.PIPE)
+        looks = self.lines(watch.stdout)
+        next(looks)
+        self.order(process, 3)
+        told = []
+        while "1 s" not in told:  # a look may be late
+            found = re.search(r" 0 dead$|\([+-]\d+ in ([^)]+)\)", next(looks))
+            told += [found[1]] if found and found[1] else []
+            self.assertLess(len(told), 20, told)
+        self.assertFalse([age for age in told if ".0" in age], told)
+
     def test_it_ends_with_the_process(self):
         process = self.serve()
         watch = self.watch(process)
