@@ -2,6 +2,7 @@
 #include "diag.h"
 #include "errors.h"
 #include "gather.h"
+#include "report/text.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -179,18 +180,18 @@ static void place_of(const struct report_site *site, char *out, size_t out_bytes
 }
 
 static void advise_patience(struct time_wait_view *view, const struct report_site *site) {
-    char place[PLACE_BYTES], text[ADVICE_BYTES];
+    char place[PLACE_BYTES], text[ADVICE_BYTES], age[32];
+    struct text_buffer waited = text_buffer(age, sizeof age);
     uint64_t all = site->active + site->connecting;
+    text_age(&waited, site->gave_up ? site->gave_up_ms / site->gave_up : 0);
     place_of(site, place, sizeof place);
     int len = snprintf(text, sizeof text,
                        "%s is driven by timeouts: of %llu connections that it closed first, ",
                        place, (unsigned long long)all);
     if (site->gave_up && len > 0 && (size_t)len < sizeof text)
         len += snprintf(text + len, sizeof text - (size_t)len,
-                        "%llu had no answer to the last bytes sent, for %.1f s on average%s",
-                        (unsigned long long)site->gave_up,
-                        (double)site->gave_up_ms / 1000 / (double)site->gave_up,
-                        site->connecting ? ", and " : "");
+                        "%llu had no answer to the last bytes sent, for %s on average%s",
+                        (unsigned long long)site->gave_up, age, site->connecting ? ", and " : "");
     if (site->connecting && len > 0 && (size_t)len < sizeof text)
         len += snprintf(text + len, sizeof text - (size_t)len, "%llu had not been connected yet",
                         (unsigned long long)site->connecting);
