@@ -138,7 +138,7 @@ static void write_table(struct text_lines *lines, uint32_t pid, const struct row
 }
 
 void format_sites(const struct report *report, struct text_lines *lines, uint32_t pid) {
-    text_lines_say(lines, pid, "%s", "");
+    text_lines_gap(lines, pid);
     text_lines_say(lines, pid,
                    "call sites: sockets that are open now, and how the others were closed");
     if (report->site_count == 0) {

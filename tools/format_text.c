@@ -393,7 +393,7 @@ void format_text(const struct report *report, FILE *out, const struct render_opt
         format_sites(report, &writer.lines, front);
     bool has_time_wait = format_time_wait(report, &writer.lines, front, options->time_wait);
     if (options->sites || has_time_wait)
-        say(&writer, "");
+        text_lines_gap(&writer.lines, front);
     write_summary(&writer);
     writer.lines.style = YELLOW;
     write_limits(&writer);

@@ -85,7 +85,7 @@ bool format_time_wait(const struct report *report, struct text_lines *lines, uin
     time_wait_view(report, &view);
     bool is_told = is_asked_for || time_wait_matters(report, &view);
     if (is_told) {
-        text_lines_say(lines, pid, "%s", "");
+        text_lines_gap(lines, pid);
         write_head(report, &view, lines, pid);
         write_sites(report, lines, pid);
         for (uint32_t i = 0; i < view.peer_count && i < PEERS_MAX; i++)

@@ -32,6 +32,7 @@ void text_lines_write(void *context, const char *line, size_t len_bytes) {
     size_t front = end ? (size_t)(end + 2 - line) : 0;
     front += end && front < len && line[front] == ' ';
     struct piece_writer writer = {lines, line, front};
+    lines->is_after_gap = front == len;
     if (lines->width >= TERMINAL_WIDTH_MIN && front < lines->width / 2)
         terminal_break(line + front, len - front, lines->width - front, put, &writer);
     else
@@ -56,6 +57,11 @@ void text_lines_say(struct text_lines *lines, uint32_t pid, const char *format, 
         out.len_bytes--;
     line[out.len_bytes++] = '\n';
     text_lines_write(lines, line, out.len_bytes);
+}
+
+void text_lines_gap(struct text_lines *lines, uint32_t pid) {
+    if (!lines->is_after_gap)
+        text_lines_say(lines, pid, "%s", "");
 }
 
 uint32_t text_lines_room(const struct text_lines *lines, uint32_t pid) {

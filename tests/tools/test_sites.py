@@ -135,7 +135,9 @@ class Sites(harness.TestCase):
         document = json.loads(sockleak("dump", "--format=json", "--sites", process.pid).stdout)
         opened = sorted(site["opened"] for site in document["sites"])
         self.assertEqual(sum(opened), 7)  # the listener, three clients, three accepted
-        self.assertIn("call sites", sockleak("dump", "--sites", process.pid).stdout)
+        text = sockleak("dump", "--sites", "--threads", "--time-wait", process.pid).stdout
+        self.assertIn("call sites", text)
+        self.assertNotRegex(text, r"(?m)^==\d+==\n==\d+==$")  # one empty line between the parts
         self.assertEqual(sum(site["open"] + site["leaked"] for site in document["sites"]), 4)
 
     def test_a_process_without_the_library_has_none(self):
