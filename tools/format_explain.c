@@ -117,6 +117,15 @@ static void note_call(struct text_buffer *out, const struct report_event *event)
     }
 }
 
+// A close of one of several descriptors sends no FIN.
+static void note_close_elsewhere(struct text_buffer *out, const struct ledger_record *record) {
+    text_string(out, "close() called on ");
+    text_decimal(out, record->fds_closed);
+    text_string(out, record->fds_closed == 1 ? " other descriptor, never on fd "
+                                             : " other descriptors, never on fd ");
+    text_signed(out, record->first_fd);
+}
+
 static const char *missing(enum teardown_step step, bool is_leak, bool closes_too) {
     switch (step) {
     case TEARDOWN_PEER_FIN:
@@ -146,6 +155,23 @@ static const char *reset_label(const struct drawing *drawing) {
     default:
         return NULL;
     }
+}
+
+static void draw_missing(const struct drawing *drawing, enum teardown_step step, bool is_leak,
+                         bool closes_too) {
+    char memory[NOTE_BYTES];
+    struct text_buffer note = text_buffer(memory, sizeof memory);
+    const struct ledger_record *record = &drawing->socket->record;
+    const char *never = missing(step, is_leak, closes_too);
+    if (!never)
+        return;
+    bool is_close = step == TEARDOWN_OUR_FIN || step == TEARDOWN_OUR_CLOSE;
+    if (is_close && is_leak && record->fds_closed) {
+        note_close_elsewhere(&note, record);
+        text_string(&note, step == TEARDOWN_OUR_FIN ? ": our FIN was never sent" : "");
+        never = memory;
+    }
+    draw(drawing, NULL, false, never);
 }
 
 static void draw_step(const struct drawing *drawing, const struct report_event *event) {
@@ -207,11 +233,9 @@ void format_explain(const struct report_socket *socket, struct text_lines *lines
         no_fin |= steps.events[i].event.step == TEARDOWN_OUR_FIN && !steps.events[i].event.happened;
     for (unsigned i = 0; i < steps.count; i++) {
         const struct report_event *event = &steps.events[i];
-        const char *never =
-            event->event.happened ? NULL : missing(event->event.step, is_leak, no_fin);
         if (event->event.happened)
             draw_step(&drawing, event);
-        else if (never)
-            draw(&drawing, NULL, false, never);
+        else
+            draw_missing(&drawing, event->event.step, is_leak, no_fin);
     }
 }

@@ -153,6 +153,7 @@ static json_t *socket_of(const struct report_socket *socket) {
         if (socket->hints & 1u << bit)
             format_json_append(hints, format_json_text(hint_names[bit]));
     format_json_set(object, "fds", fds);
+    NUMBER(object, "fds_closed", record->fds_closed);
     NUMBER(object, "inode", record->inode);
     TEXT(object, "family", format_json_family(record->family));
     TEXT(object, "protocol", protocol_of(record));
@@ -161,6 +162,7 @@ static json_t *socket_of(const struct report_socket *socket) {
     TEXT(object, "state", has_state ? name_of_state(snapshot->state) : NULL);
     set_known(object, "open_ms", open_ms >= 0, open_ms);
     set_known(object, "fin_age_ms", fin_age_ms >= 0, fin_age_ms);
+    BOOLEAN(object, "fin_age_is_bound", fin_age_ms >= 0 && report_socket_fin_is_bound(socket));
     set_known(object, "state_age_ms", has_state && (snapshot->flags & SNAPSHOT_HAS_TCP_INFO),
               snapshot->state_age_ms);
     BOOLEAN(object, "state_age_is_bound", snapshot->flags & SNAPSHOT_AGE_IS_BOUND);

@@ -169,6 +169,7 @@ static void read_socket(struct report *report, struct report_socket *socket, con
     record->snapshot.verdict = (uint8_t)verdict;
     int64_t open_ms = value_number(object, "open_ms", (int64_t)(now_ns / 1000000) - 1, -1);
     record->birth_ns = open_ms >= 0 ? now_ns - (uint64_t)open_ms * 1000000 : 0;
+    record->fds_closed = (uint32_t)value_number(object, "fds_closed", UINT32_MAX, 0);
     read_fds(report, socket, json_object_get(object, "fds"));
     read_hints(socket, json_object_get(object, "hints"));
     read_holders(report, socket, json_object_get(object, "also_open_in"));

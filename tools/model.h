@@ -171,6 +171,7 @@ struct report_socket {
 
 int64_t report_socket_open_ms(const struct report_socket *socket);    // -1 not known
 int64_t report_socket_fin_age_ms(const struct report_socket *socket); // -1 not known
+bool report_socket_fin_is_bound(const struct report_socket *socket);  // it is that old at least
 
 // How its connection ended, as far as it has, in order. No events: not at all.
 void report_socket_teardown(const struct report_socket *socket, struct report_teardown *out);

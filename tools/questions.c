@@ -50,6 +50,15 @@ int64_t report_socket_fin_age_ms(const struct report_socket *socket) {
     return (snapshot->flags & SNAPSHOT_TAKEN) && has_age ? (int64_t)snapshot->state_age_ms : -1;
 }
 
+bool report_socket_fin_is_bound(const struct report_socket *socket) {
+    struct report_teardown steps;
+    report_socket_teardown(socket, &steps);
+    for (unsigned i = 0; i < steps.count; i++)
+        if (steps.events[i].event.step == TEARDOWN_PEER_FIN)
+            return steps.events[i].event.time == TEARDOWN_TIME_NOT_AFTER;
+    return false;
+}
+
 // --- where to point at --------------------------------------------------------------------------
 
 static bool starts_with(const char *text, const char *start) {

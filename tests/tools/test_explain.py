@@ -150,6 +150,13 @@ class Teardown(Case):
         self.assertIn(("peer", "peer-fin"), happened)
         self.assertEqual(never, ["our-close"])
 
+    def test_an_age_that_is_a_bound_is_told_as_such(self):
+        """Data that this side sent around the FIN hides when it came."""
+        for name, bound in (("blocked_read", False), ("idle_pool", True)):
+            socket = only_finding(json.loads(sockleak("report", "--format=json", self.ledgers_of(name)).stdout))[
+                "sockets"][0]
+            self.assertIs(socket["fin_age_is_bound"], bound, name)
+
     def test_drawing_shows_the_missing_step(self):
         text = sockleak("report", "--explain", self.ledgers_of("forgotten_close")).stdout
         self.assertRegex(text, r"peer 127\.0\.0\.1:\d+ +fd \d+ of forgotten_close\n")
@@ -166,7 +173,8 @@ class Teardown(Case):
         self.assertNotIn("close() never", sockleak("report", self.ledgers_of("forgotten_close")).stdout)
 
     def test_the_way_back_from_json_changes_nothing(self):
-        for name in ("forgotten_close", "reset_kept", "shutdown_without_close", "idle_pool", "fork_parent"):
+        for name in ("forgotten_close", "reset_kept", "shutdown_without_close", "idle_pool", "fork_parent",
+                     "forgotten_dup"):
             with self.subTest(name):
                 ledgers, saved = self.ledgers_of(name), self.path(name + ".json")
                 sockleak("report", "--show=all", f"--format=json:{saved}", ledgers)
@@ -239,6 +247,15 @@ class Causes(Case):
     def test_a_dup_keeps_it_open(self):
         document = json.loads(sockleak("report", "--format=json", self.ledgers_of("forgotten_dup")).stdout)
         self.assertEqual(only_finding(document)["cause"], "inherited")
+
+    def test_a_close_of_another_descriptor_is_told_as_such(self):
+        ledgers = self.ledgers_of("forgotten_dup")
+        socket = only_finding(json.loads(sockleak("report", "--format=json", ledgers).stdout))["sockets"][0]
+        self.assertEqual(socket["fds_closed"], 1)
+        text = sockleak("report", "--explain", ledgers).stdout
+        self.assertIn(f"close() called on 1 other descriptor, never on fd {socket['fds'][0]}: our FIN was never sent",
+                      text)
+        self.assertNotIn("close() never called", text)
 
 
 class Width(Case):
