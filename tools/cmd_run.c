@@ -220,12 +220,21 @@ static void gather_rest(struct run *run, struct report *report) {
     report_free(rest);
 }
 
+static bool look(void *context) {
+    const struct run *run = context;
+    return descendants_look(run->descendants);
+}
+
+static void look_often(void *context) {
+    const struct run *run = context;
+    run_notices_tell(&run->directory, !run->quiet);
+    descendants_look_at_owners(run->descendants);
+}
+
 static int wait_and_look(struct run *run, const struct run_child *child) {
     int ledgers_fd = run_directory_watch(&run->directory);
     descendants_expect_ledgers(run->descendants, ledgers_fd);
-    struct run_looks looks = {run->descendants, descendants_look, descendants_look_at_owners,
-                              ledgers_fd};
-    int status = run_wait(child, &looks);
+    int status = run_wait(child, &(struct run_looks){run, look, look_often, ledgers_fd});
     if (ledgers_fd >= 0)
         close(ledgers_fd);
     return status;
@@ -259,6 +268,7 @@ static int watch(struct run *run, struct report *report, bool *has_run) {
     int status = wait_and_look(run, &child);
     descendants_ended(run->descendants, child.pid);
     watch_run_stop(watch);
+    run_notices_tell(&run->directory, !run->quiet);
     run_wait_for_orphans(ORPHANS_WAIT_MS, descendants_any, run->descendants);
     descendants_look(run->descendants);
     run_gather(report, &run->directory);

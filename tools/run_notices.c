@@ -1,5 +1,7 @@
 #include "run_notices.h"
+#include "base/format.h"
 #include "base/notice.h"
+#include "terminal.h"
 #include <stdio.h>
 #include <string.h>
 #include <sys/ipc.h>
@@ -16,9 +18,28 @@ static void add_note(struct report *report, const struct notice *notice) {
     snprintf(note, sizeof note,
              "process %u %.*s could leave no ledger and leaked %u socket%s: its own report on "
              "stderr says which",
-             notice->pid, (int)strnlen(notice->exe, sizeof notice->exe), notice->exe, notice->leaks,
-             notice->leaks == 1 ? "" : "s");
+             notice->pid, (int)strnlen(notice->text, sizeof notice->text), notice->text,
+             notice->leaks, notice->leaks == 1 ? "" : "s");
     report_note_text(report, note);
+}
+
+// Whoever may send a notice could send a terminal's escape sequences, too.
+static void tell_line(const struct notice *notice) {
+    char line[sizeof notice->text], memory[sizeof line + 1];
+    struct text_buffer out = text_buffer(memory, sizeof memory);
+    snprintf(line, sizeof line, "%.*s", (int)strnlen(notice->text, sizeof notice->text),
+             notice->text);
+    text_foreign(&out, line);
+    terminal_write_line(stderr, terminal_width(stderr), memory, out.len_bytes);
+}
+
+void run_notices_tell(const struct run_directory *directory, bool is_told) {
+    int queue = msgget(notice_key(directory->path), 0);
+    struct notice notice;
+    while (queue >= 0 &&
+           msgrcv(queue, &notice, NOTICE_BYTES, NOTICE_EXHAUSTED, IPC_NOWAIT) == NOTICE_BYTES)
+        if (is_told)
+            tell_line(&notice);
 }
 
 uint64_t run_notices_gather(struct report *report, const struct run_directory *directory) {

@@ -163,7 +163,7 @@ int run_wait(const struct run_child *child, const struct run_looks *looks) {
                 pass_on(child, &info);
             continue;
         }
-        looks->owners(looks->context);
+        looks->often(looks->context);
         if (milliseconds() >= pace.due_ms)
             look_at_all(looks, &pace);
     }

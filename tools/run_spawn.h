@@ -31,7 +31,7 @@ struct run_looks {
     // time.
     bool (*all)(void *context);
     // Called when there is something to read at ledgers_fd (-1: none), and each 50 ms. Quick.
-    void (*owners)(void *context);
+    void (*often)(void *context);
     int ledgers_fd;
 };
 

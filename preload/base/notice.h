@@ -1,6 +1,7 @@
-// Notices to `sockleak run` from where no file can be made: below another root directory, as a user
-// who may not write there, on a full disk. They go through a System V message queue
-// (sysvipc(7)), which needs no descriptor, no path and no memory of ours. Shared with tools/.
+// Notices to `sockleak run`: from where no file can be made (below another root directory, as a
+// user who may not write there, on a full disk), and of what should be known at once. They go
+// through a System V message queue (sysvipc(7)), which needs no descriptor, no path and no memory
+// of ours. Shared with tools/.
 //
 // Best effort: a queue that is full, not there, or in another IPC namespace takes nothing.
 #ifndef SOCKLEAK_BASE_NOTICE_H
@@ -9,7 +10,9 @@
 #include <stdint.h>
 
 enum notice_kind {
-    NOTICE_LEDGER_LOST = 1 // the ledger was private memory, and `leaks` sockets were leaked
+    NOTICE_LEDGER_LOST = 1, // the ledger of program `text` was private memory, and `leaks` sockets
+                            // were leaked
+    NOTICE_EXHAUSTED = 2    // `text` is a line of what a report at that moment says first
 };
 
 // A message as msgsnd(2) has it. Whoever reads one trusts none of it.
@@ -17,7 +20,7 @@ struct notice {
     long type; // enum notice_kind
     uint32_t pid;
     uint32_t leaks;
-    char exe[256]; // NUL-terminated
+    char text[256]; // NUL-terminated
 };
 
 enum {

@@ -2,6 +2,7 @@
 #include "base/apart.h"
 #include "base/clock.h"
 #include "base/guard.h"
+#include "base/notice.h"
 #include "base/options.h"
 #include "base/output.h"
 #include "base/sys.h"
@@ -377,6 +378,23 @@ static void write_all(void *context) {
     close_output(report);
 }
 
+// `sockleak run` has the ledger, and says the rest at the end: what it is told now is what has run
+// out, and who has it.
+static void notice_line(void *context, const char *line, size_t len_bytes) {
+    struct notice notice = {.type = NOTICE_EXHAUSTED, .pid = *(const uint32_t *)context};
+    size_t len = len_bytes && line[len_bytes - 1] == '\n' ? len_bytes - 1 : len_bytes;
+    memcpy(notice.text, line, len < sizeof notice.text ? len : sizeof notice.text - 1);
+    notice_send(options.ledger_dir, &notice);
+}
+
+static void tell_run(void *context) {
+    struct report *report = context;
+    report->sink.write_line = notice_line;
+    report->sink.context = &report->sink.pid;
+    report->sink.pid = (uint32_t)sys_getpid();
+    write_exhaustion(report);
+}
+
 static struct report *open_report(void) {
     struct scratch scratch;
     if (scratch_open(&scratch) < 0)
@@ -431,6 +449,8 @@ static uint64_t make(enum ledger_ended ended, const char *when, bool asked,
     report->when = when;
     if (wants_text(report, leaks, asked))
         apart_run(write_all, report); // the log and the files that have the names are opened there
+    else if (exhaustion && ledger_is_file())
+        apart_run(tell_run, report);
     snapshot_release(&report->snapshot);
     close_report(report);
     guard_leave();

@@ -49,7 +49,7 @@ static void continue_in_quiet_child(void) {
 static COLD void tell_run(uint64_t leaks) {
     struct notice notice = {.type = NOTICE_LEDGER_LOST, .pid = (uint32_t)sys_getpid()};
     notice.leaks = leaks < UINT32_MAX ? (uint32_t)leaks : UINT32_MAX;
-    memcpy(notice.exe, ledger.header->exe, sizeof notice.exe - 1);
+    memcpy(notice.text, ledger.header->exe, sizeof notice.text - 1);
     notice_send(options.ledger_dir, &notice);
 }
 

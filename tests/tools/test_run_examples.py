@@ -6,7 +6,8 @@ expected/NAME.txt says what must come out, one finding a line:
 
 or `nothing`. It is held to the source, too: the line has the call, and the first comment's
 `expect:` line says the same, or its `with sockleak run:` line where the command knows more than the
-library alone. `cause:`, `time-wait:` and `exhausted:` lines are held to the JSON.
+library alone. `cause:` lines are held to the JSON, `exhausted:` lines to what is
+said when it happens.
 """
 
 import glob
@@ -21,6 +22,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 EXPECT = re.compile(r"^ \* (expect|with sockleak run): (?:nothing|(\d+ \S+) birth=(\S+) eof=(\S+)(?: process=(\w+))?)$",
                     re.M)
 CAUSE = re.compile(r"^ \* cause: (\S+)$", re.M)
+EXHAUSTED = re.compile(r"^ \* exhausted: (.+)$", re.M)
 SKIPPED = 77
 
 
@@ -69,6 +71,7 @@ class Examples(harness.TestCase):
         self.assertEqual(told(document), expected, done.stderr)
         self.assertEqual(done.returncode, 0 if expected == "nothing" else 23, done.stderr)
         self.check_text(expected, done.stderr)
+        self.check_exhausted(name, done.stderr)
         self.check_cause(name, document)
 
     def check_cause(self, name, document):
@@ -76,6 +79,12 @@ class Examples(harness.TestCase):
         causes = {f["cause"] for p in document["processes"] for f in p["findings"]}
         if said:
             self.assertEqual(causes, set(said))
+
+    def check_exhausted(self, name, text):
+        """With whose call site has most, once."""
+        for what in EXHAUSTED.findall(harness.read(os.path.join(ROOT, "examples", name + ".c"))):
+            self.assertEqual(len(re.findall(rf"(?m)^==\d+== sockleak: {re.escape(what)} \(E.* from this stack.*\n"
+                                            r"==\d+==     #0 ", text)), 1, text)
 
     def check_text(self, expected, text):
         """What is printed says the same as the JSON."""

@@ -188,6 +188,17 @@ class Run(Case):
                 break
         self.assertEqual(self.finish(run), 7)
 
+    def test_what_runs_out_is_told_while_the_command_runs(self):
+        run = self.run_program("--option", "max_open=4")
+        errors = self.lines(run.stderr)
+        self.order(run, 5)
+        self.assertRegex(next(errors), r"^==\d+== sockleak: max_open=4 is reached: .* of them from this stack")
+        self.assertRegex(next(errors), r"^==\d+==     #0 ")
+        self.assertIsNone(run.poll())
+        self.order(run, -5)
+        self.assertEqual(self.finish(run), 7)
+        self.assertNotIn("is reached", "".join(errors))  # once in exhaustion_interval
+
     def test_signals_are_passed_on_at_once_meanwhile(self):
         run = self.run_program("--interval=100ms")
         next(self.lines(run.stderr))
@@ -227,6 +238,13 @@ class Run(Case):
             self.order(run, -1)
         self.assertEqual(self.finish(run), 7)
         self.assertNotIn("or longer", run.stderr.read())
+
+    def test_quiet_does_not_say_what_runs_out(self):
+        run = self.run_program("-q", "--option", "max_open=4")
+        self.order(run, 5)
+        self.order(run, -5)
+        self.assertEqual(self.finish(run), 7)
+        self.assertEqual(run.stderr.read(), "")
 
     def test_quiet_says_nothing(self):
         run = self.run_program("--quiet", "--interval=100ms", "--leak-after=100ms")
