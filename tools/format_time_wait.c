@@ -33,6 +33,13 @@ static void write_head(const struct report *report, const struct time_wait_view 
                        (unsigned long long)kernel->time_wait);
 }
 
+static void write_doubt(const struct time_wait_view *view, struct text_lines *lines, uint32_t pid) {
+    if (view->is_contradicted)
+        text_lines_say(lines, pid,
+                       "  and yet a connect found none free: in another network namespace, or "
+                       "before (sockleak dump --time-wait PID asks in that of a live process)");
+}
+
 static void write_sites(const struct report *report, struct text_lines *lines, uint32_t pid) {
     uint32_t shown = 0;
     char place[PLACE_BYTES];
@@ -87,6 +94,7 @@ bool format_time_wait(const struct report *report, struct text_lines *lines, uin
     if (is_told) {
         text_lines_gap(lines, pid);
         write_head(report, &view, lines, pid);
+        write_doubt(&view, lines, pid);
         write_sites(report, lines, pid);
         for (uint32_t i = 0; i < view.peer_count && i < PEERS_MAX; i++)
             write_peer(&view.peers[i], view.port_count, lines, pid);

@@ -218,7 +218,7 @@ static void advise_reuse(struct time_wait_view *view, const struct report_kernel
     char text[ADVICE_BYTES], memory[80];
     struct text_buffer address = text_buffer(memory, sizeof memory);
     text_address(&address, &peer->peer);
-    if (!kernel->is_known || kernel->tw_reuse < 0)
+    if (!kernel->is_known || kernel->tw_reuse < 0 || view->is_contradicted)
         return;
     if (kernel->timestamps == 0)
         snprintf(text, sizeof text,
@@ -296,9 +296,31 @@ static void add_destinations(struct time_wait_view *view, const struct report *r
     qsort(view->peers, view->peer_count, sizeof *view->peers, busiest_first);
 }
 
+// A connect found no port, and yet these numbers show most of them free: they are of another
+// network namespace than the process was in, or of a later time.
+static bool is_contradicted(const struct time_wait_view *view, const struct report *report) {
+    bool is_full = false;
+    for (uint32_t i = 0; i < view->peer_count; i++)
+        is_full = is_full || 2 * view->peers[i].share > 1;
+    return view->port_count && exhausted_ports(report) && !is_full;
+}
+
+// Then they tell nothing of these destinations.
+static void forget_kernel(struct time_wait_view *view) {
+    view->is_contradicted = true;
+    for (uint32_t i = 0; i < view->peer_count; i++) {
+        struct time_wait_peer *peer = &view->peers[i];
+        peer->time_wait = -1;
+        peer->share = peer->needed_share = peer->seconds_left = -1;
+        peer->is_reused = peer->would_be_reused = false;
+    }
+}
+
 void time_wait_view(const struct report *report, struct time_wait_view *out) {
     *out = (struct time_wait_view){.port_count = port_count(&report->kernel)};
     add_destinations(out, report);
+    if (is_contradicted(out, report))
+        forget_kernel(out);
     for (uint32_t i = 0; i < report->site_count; i++) {
         out->active += report->sites[i]->active;
         out->recent_active += report->sites[i]->recent_active;

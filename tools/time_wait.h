@@ -39,8 +39,9 @@ struct time_wait_view {
     uint32_t peer_count;
     uint64_t active, recent_active; // of all sites, also of accepted connections
     double recent_per_second;
-    uint32_t port_count; // 0 not known
-    char **advice;       // plain sentences
+    uint32_t port_count;  // 0 not known
+    bool is_contradicted; // a connect found none free: the kernel's numbers say nothing of `peers`
+    char **advice;        // plain sentences
     uint32_t advice_count;
 };
 

@@ -157,6 +157,24 @@ class Unknown(harness.TestCase):
         text = sockleak("report", "--time-wait", ledgers).stdout
         self.assertIn("the kernel's count and its local ports are not known", text)
 
+    def test_another_namespaces_numbers_are_not_believed(self):
+        """The program runs out of ports in a network of its own; there are plenty here."""
+        saved = self.path("run.json")
+        done = sockleak("run", "--format=text", "--format=json:" + saved,
+                        os.path.join(harness.EXAMPLES, "port_exhaustion"))
+        if done.returncode == 77:
+            self.skipTest(done.stderr)
+        found = json.loads(harness.read(saved))["time_wait"]
+        self.assertTrue(found["matters"])
+        (peer,) = found["peers"]
+        for key in ("time_wait", "port_share", "port_share_needed", "seconds_until_exhausted", "tw_reuse_helps"):
+            self.assertIsNone(peer[key], key)
+        self.assertIn("and yet a connect found none free: in another network namespace", done.stdout + done.stderr)
+        self.assertNotIn("tcp_tw_reuse", done.stdout + done.stderr)
+        self.assertIn("keep connections to 127.0.0.1:80 open", found["advice"][0])
+        part = re.compile(r"TIME_WAIT: (?s:.*?)(?===\d+== summary)")
+        self.assertEqual(part.search(sockleak("report", saved).stdout)[0], part.search(done.stderr)[0])
+
 
 if __name__ == "__main__":
     harness.main()
