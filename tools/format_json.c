@@ -140,18 +140,23 @@ static json_t *holders_of(const struct report_socket *socket) {
     return array;
 }
 
+static json_t *hints_of(uint32_t hints) {
+    json_t *array = json_array();
+    for (int bit = 0; bit < HINT_COUNT; bit++)
+        if (hints & 1u << bit)
+            format_json_append(array, format_json_text(hint_names[bit]));
+    return array;
+}
+
 static json_t *socket_of(const struct report_socket *socket) {
     const struct ledger_record *record = &socket->record;
     const struct ledger_snapshot *snapshot = &record->snapshot;
     bool has_state = (snapshot->flags & SNAPSHOT_TAKEN) && snapshot->state != STATE_UNKNOWN;
     bool has_queues = snapshot->flags & SNAPSHOT_HAS_QUEUES;
     int64_t open_ms = report_socket_open_ms(socket), fin_age_ms = report_socket_fin_age_ms(socket);
-    json_t *object = json_object(), *fds = json_array(), *hints = json_array();
+    json_t *object = json_object(), *fds = json_array();
     for (uint32_t i = 0; i < socket->fd_count; i++)
         format_json_append(fds, format_json_number(socket->fds[i]));
-    for (int bit = 0; bit < HINT_COUNT; bit++)
-        if (socket->hints & 1u << bit)
-            format_json_append(hints, format_json_text(hint_names[bit]));
     format_json_set(object, "fds", fds);
     NUMBER(object, "fds_closed", record->fds_closed);
     NUMBER(object, "inode", record->inode);
@@ -170,7 +175,7 @@ static json_t *socket_of(const struct report_socket *socket) {
     set_known(object, "send_queue", has_queues, snapshot->send_queue_bytes);
     set_known(object, "thread", record->birth_tid != 0, record->birth_tid);
     set_known(object, "end_of_stream_thread", record->eof_tid != 0, record->eof_tid);
-    format_json_set(object, "hints", hints);
+    format_json_set(object, "hints", hints_of(socket->hints));
     set_teardown(object, socket);
     format_json_set(object, "also_open_in", holders_of(socket));
     TEXT(object, "cause", cause_name((enum ledger_cause)snapshot->cause));
@@ -191,6 +196,7 @@ static json_t *finding_of(const struct report_finding *finding) {
     TEXT(object, "fingerprint", finding->fingerprint);
     TEXT(object, "cause", cause_name(finding->cause));
     TEXT(object, "cause_text", finding->cause_text);
+    format_json_set(object, "hints", hints_of(report_finding_hints(finding)));
     json_t *birth = call_of(report_birth_call(sample), sample->birth);
     TEXT(birth, "provenance", name_of_provenance(record->provenance));
     format_json_set(object, "birth", birth);

@@ -2,6 +2,7 @@
 // lines from libdw, in colour where asked, and cut to the terminal's width.
 #include "errors.h"
 #include "format.h"
+#include "format_json.h"
 #include "format_sections.h"
 #include "format_threads.h"
 #include "suppress.h"
@@ -190,6 +191,22 @@ static void write_cause(struct writer *writer, const struct report_finding *find
         text_cause(&writer->sink, finding->cause_text);
 }
 
+// What could have ended the wait, or kept others from having it.
+static void write_hints(struct writer *writer, const struct report_class *merged) {
+    char memory[TEXT_LINE_BYTES / 2];
+    struct text_buffer line = text_buffer(memory, sizeof memory);
+    uint32_t hints = 0;
+    for (uint32_t i = 0; i < merged->finding_count; i++)
+        hints |= report_finding_hints(merged->findings[i]) & HINTS_OF_PROPERTIES;
+    for (int bit = 0; bit < HINT_COUNT; bit++)
+        if (hints & 1u << bit) {
+            text_string(&line, line.len_bytes ? ", " : "  hints: ");
+            text_string(&line, format_json_hint(bit));
+        }
+    if (hints)
+        say(writer, memory);
+}
+
 static void write_sockets(struct writer *writer, const struct report_class *merged) {
     uint32_t front = writer->sink.pid, listed = 0;
     for (uint32_t i = 0; i < merged->finding_count; i++) {
@@ -223,6 +240,8 @@ static void write_class(struct writer *writer, const struct report_class *merged
     if (several)
         name_processes(writer, merged);
     write_cause(writer, sample);
+    if (writer->options->explain)
+        write_hints(writer, merged);
     write_sockets(writer, merged);
     if (writer->options->explain)
         format_explain(sample->sockets[0], &writer->lines, sample->process->pid);

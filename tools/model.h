@@ -126,7 +126,10 @@ enum report_hints {                  // what the JSON calls "hints"
     HINT_UNREAD_DATA = 1 << 10   // "unread-data"
 };
 enum {
-    HINT_COUNT = 11
+    HINT_COUNT = 11,
+    // Those that tell of the socket itself, and how it was made.
+    HINTS_OF_PROPERTIES = HINT_NO_READ_TIMEOUT | HINT_NO_KEEPALIVE | HINT_NO_CLOEXEC |
+                          HINT_BLOCKING_MODE | HINT_UNREAD_DATA
 };
 
 // A step of a connection's end, and when it happened.
@@ -424,6 +427,8 @@ const char *report_birth_call(const struct report_socket *socket);
 
 // The program as its user called it, for headlines: argv[0], or the executable, or "process 12".
 const char *report_program(const struct report_process *process);
+
+uint32_t report_finding_hints(const struct report_finding *finding); // of any of its sockets
 
 // The frame to point at: the first in the project's own code (with a source file outside of system
 // directories), else the first with a function. NULL where there is none. Of a finding: where end

@@ -59,6 +59,15 @@ bool report_socket_fin_is_bound(const struct report_socket *socket) {
     return false;
 }
 
+// --- hints --------------------------------------------------------------------------------------
+
+uint32_t report_finding_hints(const struct report_finding *finding) {
+    uint32_t hints = 0;
+    for (uint32_t i = 0; i < finding->socket_count; i++)
+        hints |= finding->sockets[i]->hints;
+    return hints;
+}
+
 // --- where to point at --------------------------------------------------------------------------
 
 static bool starts_with(const char *text, const char *start) {

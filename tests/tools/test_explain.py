@@ -223,6 +223,10 @@ class Causes(Case):
             self.assertIn(hint, socket["hints"])
         for hint in ("no-cloexec", "unread-data"):
             self.assertNotIn(hint, socket["hints"])
+        self.assertEqual(only_finding(self.dump_when_due(process))["hints"], socket["hints"])
+        self.assertRegex(self.dump(process, "--explain"),
+                         r"(?m)^==\d+==   hints: no-read-timeout, no-keepalive, blocking-mode$")
+        self.assertNotIn("hints:", self.dump(process))
 
     def test_hints_without_the_library(self):
         process, port = self.leaker("data=1")
