@@ -262,6 +262,22 @@ void tracker_connected(int fd, const struct sockaddr *peer, socklen_t peer_bytes
 
 // --- end of stream ------------------------------------------------------------------------------
 
+// An accepted socket's type is that of its listener's record, and the number may have been
+// another's by then; a received or adopted one's was not told at all.
+static bool is_stream_by_kernel(int fd) {
+    int type = 0;
+    unsigned bytes = sizeof type;
+    return sys_getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &bytes) == 0 && type == SOCK_STREAM;
+}
+
+static bool is_type_told(const struct ledger_record *record) {
+    return record->birth_call == CALL_SOCKET || record->birth_call == CALL_SOCKETPAIR;
+}
+
+static bool is_stream(const struct ledger_record *record, int fd) {
+    return record->type == SOCK_STREAM || (!is_type_told(record) && is_stream_by_kernel(fd));
+}
+
 // Has the stream of this fd ended? A read also returns 0 where a shutdown(SHUT_RD) that we did not
 // see ended it (another process's), and where another thread closed the socket while this one was
 // in its read, and opened another that has the number now. So the kernel is asked, once a socket:
@@ -275,20 +291,13 @@ static bool stream_ended(const struct ledger_record *record, int fd, struct endi
         return true;
     if (record->protocol != IPPROTO_MPTCP && ending_ask_eof(fd, told))
         return told->ended;
+    if (!is_type_told(record) && !is_stream_by_kernel(fd))
+        return false;
     struct pollfd poll = {.fd = fd, .events = POLLRDHUP};
     struct timespec at_once = {0};
     // Where the kernel does not answer, the read is believed.
     return sys_call(SYS_ppoll, (long)&poll, 1, (long)&at_once, 0, 0, 0) < 0 ||
            (poll.revents & (POLLRDHUP | POLLHUP));
-}
-
-// The kernel is asked where it was not told at birth: received, adopted.
-static bool is_stream(const struct ledger_record *record, int fd) {
-    int type = record->type;
-    unsigned bytes = sizeof type;
-    return type == SOCK_STREAM ||
-           (type == 0 && sys_getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &bytes) == 0 &&
-            type == SOCK_STREAM);
 }
 
 // Two threads may be told of one socket's end at the same time: the first one writes it down.

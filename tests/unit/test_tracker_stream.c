@@ -51,6 +51,37 @@ ISOLATED(data_is_not_end_of_stream) {
     assert_int_equal(record_of(pair.ours)->eof_ns, 5000);
 }
 
+static int follow_socket(int family, int type) {
+    int fd = socket(family, type, 0);
+    tracker_born(fd, &(struct tracker_birth){
+                         .call = CALL_SOCKET, .family = family, .type = type, .caller = caller});
+    return fd;
+}
+
+// The listener's number was another socket's before, whose end we did not see.
+ISOLATED(an_accepted_socket_is_a_stream_whatever_its_listeners_record_says) {
+    options_parse(NULL);
+    caller = fake_stack_set(1, 4, 0);
+    pair = tcp_pair(AF_INET);
+    fake_clock_now_ns = 5000;
+    tracker_accepted(follow_socket(AF_UNIX, SOCK_SEQPACKET), pair.ours, CALL_ACCEPT, caller);
+    peer_closes(&pair);
+    read_once(pair.ours);
+    assert_int_equal(record_of(pair.ours)->eof_ns, 5000);
+}
+
+ISOLATED(an_accepted_socket_of_messages_is_none_whatever_its_listeners_record_says) {
+    options_parse(NULL);
+    caller = fake_stack_set(1, 4, 0);
+    fake_clock_now_ns = 5000;
+    int ends[2];
+    assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, ends), 0);
+    tracker_accepted(follow_socket(AF_INET, SOCK_STREAM), ends[0], CALL_ACCEPT, caller);
+    close(ends[1]);
+    read_once(ends[0]);
+    assert_int_equal(record_of(ends[0])->eof_ns, 0);
+}
+
 ISOLATED(end_of_stream_is_told_once) {
     follow_one();
     peer_closes(&pair);
@@ -467,6 +498,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_peers_fin_is_end_of_stream),
         cmocka_unit_test(data_is_not_end_of_stream),
+        cmocka_unit_test(an_accepted_socket_is_a_stream_whatever_its_listeners_record_says),
+        cmocka_unit_test(an_accepted_socket_of_messages_is_none_whatever_its_listeners_record_says),
         cmocka_unit_test(end_of_stream_is_told_once),
         cmocka_unit_test(a_read_after_the_own_shutdown_is_no_end_of_stream),
         cmocka_unit_test(a_read_during_the_own_shutdown_is_no_end_of_stream),
