@@ -169,6 +169,10 @@ static void read_socket(struct report *report, struct report_socket *socket, con
     record->snapshot.verdict = (uint8_t)verdict;
     int64_t open_ms = value_number(object, "open_ms", (int64_t)(now_ns / 1000000) - 1, -1);
     record->birth_ns = open_ms >= 0 ? now_ns - (uint64_t)open_ms * 1000000 : 0;
+    int64_t fin_ms = value_number(object, "fin_age_ms", (int64_t)(now_ns / 1000000) - 1, -1);
+    record->fin_ns = fin_ms >= 0 ? now_ns - (uint64_t)fin_ms * 1000000 : 0;
+    if (json_is_true(json_object_get(object, "fin_age_is_bound")))
+        record->flags |= RECORD_FIN_IS_BOUND;
     record->fds_closed = (uint32_t)value_number(object, "fds_closed", UINT32_MAX, 0);
     read_fds(report, socket, json_object_get(object, "fds"));
     read_hints(socket, json_object_get(object, "hints"));

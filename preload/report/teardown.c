@@ -166,6 +166,12 @@ static void time_peer_fin(const struct ledger_record *record, struct teardown_ev
     }
 }
 
+bool teardown_fin_is_bound(const struct ledger_record *record) {
+    struct teardown_event fin = {0};
+    time_peer_fin(record, &fin);
+    return fin.time == TEARDOWN_TIME_NOT_AFTER;
+}
+
 // --- the steps ----------------------------------------------------------------------------------
 
 static void add_peer_fin(const struct ledger_record *record, bool is_first, struct teardown *out) {

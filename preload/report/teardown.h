@@ -69,6 +69,10 @@ struct teardown {
 // Of an open socket, by its snapshot where one was taken, and what the program was told and did.
 void teardown_of(const struct ledger_record *record, struct teardown *out);
 
+// Of a socket whose peer has sent its FIN: it may have come earlier than its age says, as where
+// this side has sent data since.
+bool teardown_fin_is_bound(const struct ledger_record *record);
+
 const char *teardown_step_name(enum teardown_step step); // "peer-fin"
 const char *teardown_time_name(enum teardown_time time); // "exact"
 

@@ -1,5 +1,6 @@
 #include "report/text.h"
 #include "report/names.h"
+#include "report/teardown.h"
 #include <string.h>
 #include <sys/socket.h>
 
@@ -325,7 +326,7 @@ static void text_state(struct text_buffer *out, const struct ledger_record *reco
     const struct ledger_snapshot *snapshot = &record->snapshot;
     enum verdict_group group = verdict_group(snapshot->verdict);
     if (group == GROUP_CLOSE_WAIT && record->family != AF_UNIX) {
-        text_string(out, "   FIN ");
+        text_string(out, teardown_fin_is_bound(record) ? "   FIN at least " : "   FIN ");
         text_age(out, snapshot->state_age_ms);
         text_string(out, " ago");
     } else if (group == GROUP_DEAD) {

@@ -314,6 +314,20 @@ static void sockets_show_direction_descriptors_and_state(void **state) {
     assert_non_null(strstr(written, "   dead for at least 11.9 s"));
 }
 
+// Where this side has sent data since, the age that the kernel tells is that of the last ACK.
+static void an_age_that_is_a_bound_says_so(void **state) {
+    (void)state;
+    struct text_sink sink = sink_of(1);
+    struct ledger_record record = leaked();
+    record.fin_ns = record.snapshot.taken_ns - 11900000000u;
+    text_socket(&sink, &record, NULL);
+    assert_non_null(strstr(written, "   FIN 11.9 s ago"));
+    sink = sink_of(1);
+    record.flags |= RECORD_FIN_IS_BOUND;
+    text_socket(&sink, &record, NULL);
+    assert_non_null(strstr(written, "   FIN at least 11.9 s ago"));
+}
+
 static void what_is_not_known_is_left_out(void **state) {
     (void)state;
     struct text_sink sink = sink_of(1);
@@ -322,7 +336,7 @@ static void what_is_not_known_is_left_out(void **state) {
     record.peer = (struct ledger_address){0};
     record.snapshot.flags = SNAPSHOT_TAKEN;
     text_socket(&sink, &record, NULL);
-    assert_string_equal(written, "==1==   fd 7   127.0.0.1:8080 <- ?   FIN 11.9 s ago\n");
+    assert_string_equal(written, "==1==   fd 7   127.0.0.1:8080 <- ?   FIN at least 11.9 s ago\n");
 }
 
 // --- foreign text -------------------------------------------------------------------------------
@@ -395,6 +409,7 @@ int main(void) {
         cmocka_unit_test(an_error_is_named_with_who_got_it),
         cmocka_unit_test(a_frame_in_no_file_shows_its_address),
         cmocka_unit_test(sockets_show_direction_descriptors_and_state),
+        cmocka_unit_test(an_age_that_is_a_bound_says_so),
         cmocka_unit_test(what_is_not_known_is_left_out),
         cmocka_unit_test(foreign_text_cannot_inject_escapes_or_lines),
         cmocka_unit_test(a_name_of_any_length_is_one_line),
