@@ -11,9 +11,13 @@
 #include <sys/types.h>
 
 struct diag_socket {
-    uint64_t inode; // 0: no process has it open (TIME_WAIT, or closed and being wound up)
+    // 0: no process has it open: closed and being wound up, or not accepted yet (CLOSE_WAIT and
+    // ESTABLISHED).
+    uint64_t inode;
     uint32_t uid;
-    uint32_t recv_queue_bytes; // without the FIN, which the kernel counts as 1 until it is read
+    // Without the FIN, which the kernel counts as 1 until it is read. LISTEN: connections in the
+    // accept queue.
+    uint32_t recv_queue_bytes;
     uint32_t send_queue_bytes;
     uint64_t sampled_ns; // CLOCK_MONOTONIC, when the kernel looked at it; 0: not of a table
     // Milliseconds before the table's taken_ns; of TCP_INFO, see has_info. In CLOSE_WAIT

@@ -82,11 +82,13 @@ static int add_ledger(struct report *report, pid_t pid) {
 static void note_not_watched(struct report *report, const struct live_process *process) {
     char note[512];
     if (process->fin_read + process->fin_not_read) {
-        snprintf(note, sizeof note,
-                 "of %u sockets in CLOSE_WAIT, end of stream was read on %u (or came with the last "
-                 "data) and not on %u",
-                 process->fin_read + process->fin_not_read, process->fin_read,
-                 process->fin_not_read);
+        snprintf(
+            note, sizeof note,
+            "of %u socket%s in CLOSE_WAIT, end of stream was read on %u (or came with the last "
+            "data) and not on %u",
+            process->fin_read + process->fin_not_read,
+            process->fin_read + process->fin_not_read == 1 ? "" : "s", process->fin_read,
+            process->fin_not_read);
         report_note_text(report, note);
     }
     snprintf(
@@ -94,6 +96,16 @@ static void note_not_watched(struct report *report, const struct live_process *p
         "this is what the kernel knows of process %d. Started by 'sockleak run -- COMMAND', it "
         "would also tell which code opened each socket, where it read end of stream, and when",
         (int)process->pid);
+    report_note_text(report, note);
+}
+
+static void note_not_accepted(struct report *report, const struct live_process *process) {
+    char note[256];
+    if (process->not_accepted == 0)
+        return;
+    snprintf(note, sizeof note,
+             "%u more in CLOSE_WAIT not accepted yet: they wait for process %d to call accept",
+             process->not_accepted, (int)process->pid);
     report_note_text(report, note);
 }
 
@@ -113,6 +125,7 @@ static int gather(pid_t pid, const char *command, struct report *report, struct 
     if (process->kernel_error < 0)
         return say_kernel_failure(pid, command, process->kernel_error);
     live_observe(process, report, found == REMOTE_NO_LIBRARY ? "not started with sockleak" : NULL);
+    note_not_accepted(report, process);
     if (found == REMOTE_NO_LIBRARY)
         note_not_watched(report, process);
     return STATUS_OK;

@@ -1,6 +1,7 @@
 #include "live.h"
 #include "diag.h"
 #include "errors.h"
+#include "listeners.h"
 #include "procfs.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -258,6 +259,26 @@ static void fill(struct live_process *process, const struct diag_table *table) {
     process->socket_count = kept;
 }
 
+static bool has_socket(const struct live_process *process, uint64_t inode) {
+    for (uint32_t i = 0; i < process->socket_count; i++)
+        if (process->sockets[i].inode == inode)
+            return true;
+    return false;
+}
+
+// What waits for an accept() has no descriptor: only the table knows it.
+static void count_not_accepted(struct live_process *process, const struct diag_table *table) {
+    struct listeners *listeners = NULL;
+    for (size_t i = 0; i < table->count && table->sockets[i].inode == 0; i++) {
+        if (table->sockets[i].state != STATE_CLOSE_WAIT)
+            continue;
+        listeners = listeners ? listeners : listeners_new(table);
+        const struct diag_socket *listener = listeners_claim(listeners, &table->sockets[i]);
+        process->not_accepted += listener && has_socket(process, listener->inode);
+    }
+    listeners_free(listeners);
+}
+
 // --- whose affair it is -------------------------------------------------------------------------
 
 // What a process was started with, and its parent still has open, is the parent's to close.
@@ -291,6 +312,7 @@ static void ask_for_namespace(struct live *live, uint32_t first, const uint64_t 
         process->now_ns = error < 0 ? 0 : table.taken_ns;
         if (error == 0) {
             fill(process, &table);
+            count_not_accepted(process, &table);
             compare_with_parent(process);
         }
     }

@@ -17,15 +17,17 @@ struct scan_filter {
 
 struct scan_socket {
     struct diag_socket kernel;
-    int *fds; // of the process; none where the process is not known
+    int *fds; // of the process; none where the process is not known, or the socket is_waiting
     uint32_t fd_count;
-    bool is_accepted; // somebody listens on its local port: the peer connected to us
+    bool is_from_peer; // somebody listens on its local port: the peer connected to us
+    bool is_waiting;   // in the accept queue of a socket of this process
 };
 
-// Sockets with the same other end: of accepted ones its address, of connected ones also the port.
+// Sockets with the same other end: its address where it connected to us, else also the port.
 struct scan_peer {
-    struct ledger_address address; // port 0 of accepted ones
-    uint16_t local_port;           // of accepted ones; else 0
+    struct ledger_address address; // port 0 where it connected to us
+    uint16_t local_port;           // where it connected to us; else 0
+    bool is_waiting;               // none has been accepted, or all have
     uint32_t count;
     uint32_t oldest_ms;
 };
@@ -43,6 +45,7 @@ struct scan_process {
     uint32_t eof_unread;  // it was not
     uint32_t data_unread; // of those: sockets with bytes that it has not read
     uint64_t unread_bytes;
+    uint32_t not_accepted;
 };
 
 // TIME_WAIT of connections that this machine made.
@@ -57,7 +60,8 @@ struct scan_result {
     uint32_t process_count;
     struct scan_destination *destinations; // most first
     uint32_t destination_count;
-    uint32_t close_wait; // distinct sockets; a forked process shares its parent's
+    uint32_t close_wait;   // distinct sockets; a forked process shares its parent's
+    uint32_t not_accepted; // of those
     uint32_t oldest_ms;
     uint32_t time_wait;             // all, also of accepted connections
     uint32_t namespaces;            // network namespaces looked at

@@ -1,6 +1,7 @@
 // Gathers what scan.h promises: the kernel's tables, one for each network namespace, and then the
 // descriptors of those who may hold what is in them.
 #include "errors.h"
+#include "listeners.h"
 #include "procfs.h"
 #include "scan.h"
 #include "scan_group.h"
@@ -9,14 +10,22 @@
 #include <string.h>
 #include <unistd.h>
 
+// In CLOSE_WAIT, and no program has accepted it: it has no descriptor and no inode.
+struct waiting {
+    const struct diag_socket *socket;
+    const struct diag_socket *listener; // in whose accept queue; NULL not known
+};
+
 struct namespace {
     uint64_t inode;
     struct diag_table table;
     bool *attributed; // by index into the table: a process was found that has it
     uint32_t processes;
     int error;
-    bool has_close_wait;
-    uint8_t *listens; // bit set of local ports
+    bool has_close_wait; // that are wanted
+    struct listeners *listeners;
+    struct waiting *waiting; // those of them
+    uint32_t waiting_count;
 };
 
 struct collection {
@@ -27,15 +36,7 @@ struct collection {
     int error;
 };
 
-enum {
-    PORT_BYTES = (UINT16_MAX + 1) / 8
-};
-
 // --- namespaces ---------------------------------------------------------------------------------
-
-static bool has_port(const uint8_t *ports, uint16_t port) {
-    return ports[port / 8] >> port % 8 & 1;
-}
 
 static bool is_wanted(const struct scan_filter *filter, const struct diag_socket *socket) {
     return !filter->port || socket->local.port == filter->port || socket->peer.port == filter->port;
@@ -43,19 +44,28 @@ static bool is_wanted(const struct scan_filter *filter, const struct diag_socket
 
 static bool is_wanted_close_wait(const struct scan_filter *filter,
                                  const struct diag_socket *socket) {
-    return socket->state == STATE_CLOSE_WAIT && socket->inode &&
-           socket->last_ack_recv_ms >= filter->older_ms && is_wanted(filter, socket);
+    return socket->state == STATE_CLOSE_WAIT && socket->last_ack_recv_ms >= filter->older_ms &&
+           is_wanted(filter, socket);
+}
+
+static void add_waiting(struct namespace *space, const struct diag_socket *socket) {
+    space->waiting =
+        must_reallocate(space->waiting, space->waiting_count + 1, sizeof *space->waiting);
+    space->waiting[space->waiting_count++] =
+        (struct waiting){socket, listeners_claim(space->listeners, socket)};
 }
 
 static void look_through(struct namespace *space, const struct scan_filter *filter) {
     const struct diag_table *table = &space->table;
-    space->listens = must_allocate(PORT_BYTES, 1);
+    space->listeners = listeners_new(table);
     space->attributed = must_allocate(table->count, sizeof *space->attributed);
     for (size_t i = 0; i < table->count; i++) {
         const struct diag_socket *socket = &table->sockets[i];
-        if (socket->state == STATE_LISTEN)
-            space->listens[socket->local.port / 8] |= (uint8_t)(1 << socket->local.port % 8);
-        space->has_close_wait |= is_wanted_close_wait(filter, socket);
+        if (!is_wanted_close_wait(filter, socket))
+            continue;
+        space->has_close_wait = true;
+        if (socket->inode == 0)
+            add_waiting(space, socket);
     }
 }
 
@@ -107,8 +117,10 @@ static struct scan_socket *add_socket(struct scan_process *process, struct names
     process->sockets =
         must_reallocate(process->sockets, process->socket_count + 1, sizeof *process->sockets);
     struct scan_socket *socket = &process->sockets[process->socket_count++];
-    *socket = (struct scan_socket){.kernel = *kernel,
-                                   .is_accepted = has_port(space->listens, kernel->local.port)};
+    *socket =
+        (struct scan_socket){.kernel = *kernel,
+                             .is_from_peer = listeners_have(space->listeners, kernel->local.port),
+                             .is_waiting = kernel->inode == 0};
     space->attributed[kernel - space->table.sockets] = true;
     return socket;
 }
@@ -122,6 +134,21 @@ static void add_fd(struct scan_process *process, struct namespace *space,
         socket = add_socket(process, space, kernel);
     socket->fds = must_reallocate(socket->fds, socket->fd_count + 1, sizeof *socket->fds);
     socket->fds[socket->fd_count++] = fd;
+}
+
+// What waits for an accept() on `listener`, which this process has open.
+static void add_queue(struct scan_process *process, struct namespace *space,
+                      const struct diag_socket *listener) {
+    for (uint32_t i = 0; i < space->waiting_count; i++)
+        if (space->waiting[i].listener == listener)
+            add_socket(process, space, space->waiting[i].socket);
+}
+
+static bool has_queue(const struct namespace *space, const struct diag_socket *listener) {
+    for (uint32_t i = 0; listener->state == STATE_LISTEN && i < space->waiting_count; i++)
+        if (space->waiting[i].listener == listener)
+            return true;
+    return false;
 }
 
 static int visit_process(void *context, pid_t pid) {
@@ -140,31 +167,41 @@ static int visit_process(void *context, pid_t pid) {
     uint32_t index = all->result->process_count;
     for (size_t i = 0; i < count; i++) {
         const struct diag_socket *kernel = diag_find(&space->table, list[i].inode);
-        if (!kernel || !is_wanted_close_wait(all->filter, kernel))
+        bool is_first_fd = i == 0 || list[i].inode != list[i - 1].inode;
+        bool is_listener = kernel && is_first_fd && has_queue(space, kernel);
+        if (!kernel || !(is_listener || is_wanted_close_wait(all->filter, kernel)))
             continue;
         process = process ? &all->result->processes[index]
                           : add_process(all->result, pid, procfs_uid(pid));
-        add_fd(process, space, kernel, list[i].fd);
+        if (is_listener)
+            add_queue(process, space, kernel);
+        else
+            add_fd(process, space, kernel, list[i].fd);
     }
     free(list);
     return 0;
 }
 
+static struct scan_process *process_of_user(struct scan_result *result, uint32_t first, uid_t uid) {
+    for (uint32_t i = first; i < result->process_count; i++)
+        if (result->processes[i].uid == uid)
+            return &result->processes[i];
+    return add_process(result, 0, uid);
+}
+
 // Sockets whose process may not be looked at: the kernel at least names their user.
 static void add_unattributed(struct collection *all, struct namespace *space) {
-    struct scan_result *result = all->result;
-    uint32_t first = result->process_count;
+    uint32_t first = all->result->process_count;
     for (size_t i = 0; i < space->table.count; i++) {
         const struct diag_socket *kernel = &space->table.sockets[i];
-        if (space->attributed[i] || !is_wanted_close_wait(all->filter, kernel))
-            continue;
-        struct scan_process *process = NULL;
-        for (uint32_t j = first; j < result->process_count && !process; j++)
-            if (result->processes[j].uid == kernel->uid)
-                process = &result->processes[j];
-        if (!process)
-            process = add_process(result, 0, kernel->uid);
-        add_socket(process, space, kernel);
+        if (kernel->inode && !space->attributed[i] && is_wanted_close_wait(all->filter, kernel))
+            add_socket(process_of_user(all->result, first, kernel->uid), space, kernel);
+    }
+    for (uint32_t i = 0; i < space->waiting_count; i++) {
+        const struct waiting *waiting = &space->waiting[i];
+        uid_t uid = waiting->listener ? waiting->listener->uid : waiting->socket->uid;
+        if (!space->attributed[waiting->socket - space->table.sockets])
+            add_socket(process_of_user(all->result, first, uid), space, waiting->socket);
     }
 }
 
@@ -184,13 +221,14 @@ static void count_namespace(struct collection *all, struct namespace *space) {
         const struct diag_socket *socket = &space->table.sockets[i];
         if (space->attributed[i]) {
             result->close_wait++;
+            result->not_accepted += socket->inode == 0;
             if (socket->last_ack_recv_ms > result->oldest_ms)
                 result->oldest_ms = socket->last_ack_recv_ms;
         }
         if (socket->state != STATE_TIME_WAIT || all->filter->pid || !is_wanted(all->filter, socket))
             continue;
         result->time_wait++;
-        if (!has_port(space->listens, socket->local.port))
+        if (!listeners_have(space->listeners, socket->local.port))
             scan_add_time_wait(result, socket, &space->table);
     }
 }
@@ -199,7 +237,8 @@ static void free_namespaces(struct collection *all) {
     for (uint32_t i = 0; i < all->namespace_count; i++) {
         diag_free(&all->namespaces[i].table);
         free(all->namespaces[i].attributed);
-        free(all->namespaces[i].listens);
+        listeners_free(all->namespaces[i].listeners);
+        free(all->namespaces[i].waiting);
     }
     free(all->namespaces);
 }

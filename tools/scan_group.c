@@ -69,7 +69,9 @@ static int most_of_a_peer_first(const void *left, const void *right) {
 static int by_peer(const void *left, const void *right) {
     const struct scan_peer *a = left, *b = right;
     int order = memcmp(&a->address, &b->address, sizeof a->address);
-    return order ? order : (int)a->local_port - (int)b->local_port;
+    if (order == 0)
+        order = (int)a->local_port - (int)b->local_port;
+    return order ? order : (int)a->is_waiting - (int)b->is_waiting;
 }
 
 static void group_peers(struct scan_process *process) {
@@ -78,9 +80,10 @@ static void group_peers(struct scan_process *process) {
     for (uint32_t i = 0; i < count; i++) {
         const struct scan_socket *socket = &process->sockets[i];
         peers[i] = (struct scan_peer){.address = socket->kernel.peer,
+                                      .is_waiting = socket->is_waiting,
                                       .count = 1,
                                       .oldest_ms = socket->kernel.last_ack_recv_ms};
-        if (socket->is_accepted) {
+        if (socket->is_from_peer) {
             peers[i].address.port = 0;
             peers[i].local_port = socket->kernel.local.port;
         }
@@ -107,6 +110,7 @@ static void sum(struct scan_process *process) {
         process->eof_unread += !socket->fin_read;
         process->data_unread += socket->recv_queue_bytes > 0;
         process->unread_bytes += socket->recv_queue_bytes;
+        process->not_accepted += process->sockets[i].is_waiting;
     }
     process->oldest_ms = process->sockets[0].kernel.last_ack_recv_ms;
 }

@@ -40,20 +40,24 @@ static json_t *socket_of(const struct scan_socket *socket) {
     for (uint32_t i = 0; i < socket->fd_count; i++)
         json_array_append_new(fds, must(json_integer(socket->fds[i])));
     return must(json_pack(
-        "{s:o, s:I, s:s, s:s, s:o, s:o, s:s, s:o, s:b, s:I, s:I, s:b}", "fds", fds, "inode",
-        (json_int_t)kernel->inode, "family",
+        "{s:o, s:o, s:s, s:s, s:o, s:o, s:s, s:o, s:b, s:I, s:I, s:b, s:b}", "fds", fds, "inode",
+        kernel->inode ? json_integer((json_int_t)kernel->inode) : json_null(), "family",
         kernel->local.family == ADDRESS_INET ? "inet" : "inet6", "protocol", "tcp", "local",
         address(&kernel->local), "peer", address(&kernel->peer), "state",
         name_of_state(kernel->state), "fin_age_ms",
         kernel->has_info ? json_integer(kernel->last_ack_recv_ms) : json_null(), "eof_read",
         (int)kernel->fin_read, "recv_queue", (json_int_t)kernel->recv_queue_bytes, "send_queue",
-        (json_int_t)kernel->send_queue_bytes, "accepted", (int)socket->is_accepted));
+        (json_int_t)kernel->send_queue_bytes, "accepted",
+        (int)(socket->is_from_peer && !socket->is_waiting), "in_accept_queue",
+        (int)socket->is_waiting));
 }
 
 static json_t *peer_of(const struct scan_peer *peer) {
-    return must(json_pack("{s:o, s:o, s:I, s:I}", "peer", address(&peer->address), "local_port",
+    return must(json_pack("{s:o, s:o, s:I, s:I, s:b}", "peer", address(&peer->address),
+                          "local_port",
                           peer->local_port ? json_integer(peer->local_port) : json_null(), "count",
-                          (json_int_t)peer->count, "oldest_ms", (json_int_t)peer->oldest_ms));
+                          (json_int_t)peer->count, "oldest_ms", (json_int_t)peer->oldest_ms,
+                          "in_accept_queue", (int)peer->is_waiting));
 }
 
 static json_t *process_of(const struct scan_process *process) {
@@ -62,15 +66,15 @@ static json_t *process_of(const struct scan_process *process) {
         json_array_append_new(peers, peer_of(&process->peers[i]));
     for (uint32_t i = 0; i < process->socket_count; i++)
         json_array_append_new(sockets, socket_of(&process->sockets[i]));
-    return must(json_pack("{s:o, s:o, s:I, s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o}", "pid",
-                          process->pid ? json_integer(process->pid) : json_null(), "command",
-                          process->pid ? json_string_nocheck(process->title) : json_null(), "uid",
-                          (json_int_t)process->uid, "user", user(process->uid), "close_wait",
-                          (json_int_t)process->socket_count, "oldest_ms",
-                          (json_int_t)process->oldest_ms, "eof_read", (json_int_t)process->eof_read,
-                          "eof_unread", (json_int_t)process->eof_unread, "data_unread",
-                          (json_int_t)process->data_unread, "unread_bytes",
-                          (json_int_t)process->unread_bytes, "peers", peers, "sockets", sockets));
+    return must(json_pack(
+        "{s:o, s:o, s:I, s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o}", "pid",
+        process->pid ? json_integer(process->pid) : json_null(), "command",
+        process->pid ? json_string_nocheck(process->title) : json_null(), "uid",
+        (json_int_t)process->uid, "user", user(process->uid), "close_wait",
+        (json_int_t)process->socket_count, "oldest_ms", (json_int_t)process->oldest_ms, "eof_read",
+        (json_int_t)process->eof_read, "eof_unread", (json_int_t)process->eof_unread, "data_unread",
+        (json_int_t)process->data_unread, "unread_bytes", (json_int_t)process->unread_bytes,
+        "not_accepted", (json_int_t)process->not_accepted, "peers", peers, "sockets", sockets));
 }
 
 static json_t *destination_of(const struct scan_destination *destination) {
@@ -85,14 +89,15 @@ static json_t *destination_of(const struct scan_destination *destination) {
 }
 
 static json_t *summary_of(const struct scan_result *result) {
-    return must(json_pack(
-        "{s:I, s:I, s:o, s:I, s:I, s:I, s:I, s:I}", "close_wait", (json_int_t)result->close_wait,
-        "processes", (json_int_t)result->process_count, "oldest_ms",
-        result->close_wait ? json_integer(result->oldest_ms) : json_null(), "time_wait",
-        (json_int_t)result->time_wait, "namespaces", (json_int_t)result->namespaces,
-        "namespaces_not_seen", (json_int_t)result->blind_namespaces, "processes_not_seen",
-        (json_int_t)result->blind_processes, "processes_not_readable",
-        (json_int_t)result->unread_processes));
+    return must(
+        json_pack("{s:I, s:I, s:I, s:o, s:I, s:I, s:I, s:I, s:I}", "close_wait",
+                  (json_int_t)result->close_wait, "not_accepted", (json_int_t)result->not_accepted,
+                  "processes", (json_int_t)result->process_count, "oldest_ms",
+                  result->close_wait ? json_integer(result->oldest_ms) : json_null(), "time_wait",
+                  (json_int_t)result->time_wait, "namespaces", (json_int_t)result->namespaces,
+                  "namespaces_not_seen", (json_int_t)result->blind_namespaces, "processes_not_seen",
+                  (json_int_t)result->blind_processes, "processes_not_readable",
+                  (json_int_t)result->unread_processes));
 }
 
 void scan_write_json(const struct scan_result *result, bool compact, FILE *out) {

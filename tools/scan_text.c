@@ -50,7 +50,8 @@ static void write_peers(const struct scan_process *process, const struct scan_lo
         fprintf(out, "%s%10" PRIu32 "  %8s  ", color(look, "\033[2m"), peer->count,
                 age(peer->oldest_ms));
         if (peer->local_port)
-            fprintf(out, "on port %u from %s", peer->local_port, address(&peer->address));
+            fprintf(out, "on port %u from %s%s", peer->local_port, address(&peer->address),
+                    peer->is_waiting ? ", not accepted yet" : "");
         else
             fprintf(out, "to %s", address(&peer->address));
         fprintf(out, "%s\n", color(look, "\033[0m"));
@@ -131,6 +132,11 @@ static void write_summary(const struct scan_result *result, FILE *out) {
     if (result->close_wait)
         fprintf(out, " in %" PRIu32 " process%s, the oldest for %s", result->process_count,
                 result->process_count == 1 ? "" : "es", age(result->oldest_ms));
+    if (result->not_accepted)
+        fprintf(out,
+                "\n%" PRIu32
+                " of them not accepted yet: they wait for their program to call accept",
+                result->not_accepted);
     fprintf(out, "\n%" PRIu32 " in TIME_WAIT", result->time_wait);
     if (result->last_port)
         fprintf(out, "; local ports for each destination: %u-%u", result->first_port,

@@ -12,7 +12,7 @@ TOOLS_SHARED := preload/base/clock.c preload/base/format.c preload/base/program.
 # --- layer by layer: each uses only those above it ------------------------------------------------
 
 TOOLS_BASE := errors terminal arena utf8 suggest options regular_file move_file progress
-TOOLS_SYSTEM := procfs diag elf_facts remote thread_calls thread_registers_$(ARCH)
+TOOLS_SYSTEM := procfs diag listeners elf_facts remote thread_calls thread_registers_$(ARCH)
 TOOLS_MODEL := model questions ledger_reader ledger_stacks_reader json_values json_reader json_sites_reader sources observe live
 TOOLS_SYMBOLS := demangle module_file debug_lines symbolize
 TOOLS_JUDGE := judge causes holders explain group sites time_wait suppress baseline finish

@@ -168,6 +168,24 @@ print(flush=True); sys.stdin.readline()
         self.assertEqual(findings(dump_json(process.pid)), [])
 
 
+class AcceptQueue(harness.TestCase):
+    SERVER = """
+import socket, sys
+server = socket.create_server(("127.0.0.1", 0), backlog=64)
+for _ in range(4):
+    socket.create_connection(server.getsockname()).close()
+print(flush=True); sys.stdin.readline()
+"""
+
+    def test_what_waits_for_an_accept_is_told_of_a_process_watched_or_not(self):
+        for environment in ({}, {"LD_PRELOAD": harness.LIBRARY}):
+            process = self.start(PYTHON, "-c", self.SERVER, env=harness.clean_environment(**environment))
+            process.stdout.readline()
+            note = f"4 more in CLOSE_WAIT not accepted yet: they wait for process {process.pid} to call accept"
+            self.assertIn(note, sockleak("dump", process.pid).stdout)
+            self.assertIn(note, dump_json(process.pid)["notes"])
+
+
 class Nginx(harness.TestCase):
     """A worker whose clients went away while it waits for an upstream that never answers."""
 

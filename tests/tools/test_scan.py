@@ -129,6 +129,76 @@ print(server.getsockname()[1], flush=True); sys.stdin.readline()
         self.assertEqual([p["close_wait"] for p in told], [2])
 
 
+class AcceptQueue(harness.TestCase):
+    """A program that does not come to accept(): its clients give up, and netstat shows CLOSE_WAIT."""
+
+    HUNG = """
+import socket, sys
+server = socket.socket()
+server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+server.bind(("127.0.0.1", int(sys.argv[1]))); server.listen(64)
+print(server.getsockname()[1], flush=True)
+kept = [server.accept() for _ in range(int(sys.stdin.readline()))]
+print(flush=True); sys.stdin.readline()
+"""
+
+    def hung_server(self, port=0):
+        process = self.start(PYTHON, "-c", self.HUNG, str(port))
+        return process, int(process.stdout.readline())
+
+    def give_up(self, port, count):
+        for _ in range(count):
+            socket.create_connection(("127.0.0.1", port)).close()
+        harness.wait_until(lambda: scan("--port", port)["summary"]["not_accepted"] >= count, "the FINs")
+
+    @unittest.skipUnless(shutil.which("ss"), "no ss")
+    def test_count_is_that_of_ss(self):
+        process, port = self.hung_server()
+        self.give_up(port, 7)
+        listed = subprocess.run(["ss", "-Htn", "state", "close-wait", f"sport = :{port}"],
+                                capture_output=True, text=True, check=True).stdout
+        document = scan("--port", port)
+        self.assertEqual(document["summary"]["close_wait"], len(listed.splitlines()))
+        (told,) = document["processes"]
+        self.assertEqual((told["pid"], told["close_wait"], told["not_accepted"], told["eof_unread"]),
+                         (process.pid, 7, 7, 7))
+        self.assertEqual([(p["peer"], p["local_port"], p["count"], p["in_accept_queue"]) for p in told["peers"]],
+                         [("127.0.0.1", port, 7, True)])
+        for each in told["sockets"]:
+            self.assertEqual((each["inode"], each["fds"], each["accepted"]), (None, [], False))
+        self.assertEqual(scan("--pid", process.pid)["processes"][0]["not_accepted"], 7)
+
+    def test_accepted_ones_are_told_apart(self):
+        process, port = self.hung_server()
+        self.give_up(port, 5)
+        process.stdin.write("2\n")
+        process.stdin.flush()
+        process.stdout.readline()
+        (told,) = scan("--port", port)["processes"]
+        self.assertEqual((told["close_wait"], told["not_accepted"]), (5, 3))
+        self.assertEqual(sorted((p["count"], p["in_accept_queue"]) for p in told["peers"]), [(2, False), (3, True)])
+
+    @unittest.skipUnless(shutil.which("ss"), "no ss")
+    def test_of_two_that_share_the_port_it_is_the_one_whose_queue_it_is(self):
+        first, port = self.hung_server()
+        second, _ = self.hung_server(port)
+        self.give_up(port, 12)
+        told = {p["pid"]: p["not_accepted"] for p in scan("--port", port)["processes"]}
+        self.assertEqual(sum(told.values()), 12)
+        queued = subprocess.run(["ss", "-Hltnp", f"sport = :{port}"], capture_output=True, text=True, check=True)
+        for line in queued.stdout.splitlines():
+            (pid,) = (p for p in (first.pid, second.pid) if f"pid={p}," in line)
+            self.assertEqual(told.get(pid, 0), int(line.split()[1]), queued.stdout)
+
+    def test_table(self):
+        process, port = self.hung_server()
+        self.give_up(port, 3)
+        done = sockleak("scan", "--port", port)
+        self.assertRegex(done.stdout, rf"(?m)^ +3 +[\d.]+ m?s +0 +3 +0 +{process.pid} ")
+        self.assertRegex(done.stdout, rf"on port {port} from 127\.0\.0\.1, not accepted yet")
+        self.assertRegex(done.stdout, r"(?m)^3 of them not accepted yet: they wait for their program to call accept$")
+
+
 class TimeWait(harness.TestCase):
     def server_on_a_fresh_port(self):
         """On one that nothing in TIME_WAIT had: the kernel gives a port again within that minute."""
