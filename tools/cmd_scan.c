@@ -108,9 +108,10 @@ static int say_failure(const struct scan_options *options, int error) {
     if (pid && error == -ESRCH)
         error_say("no process %d", (int)pid);
     else if (pid && (error == -EACCES || error == -EPERM))
-        error_say("process %d may not be looked at: it is another user's, or lives in another "
-                  "network namespace; scan as root (sudo sockleak scan --pid %d)",
-                  (int)pid, (int)pid);
+        error_say(
+            "process %d may not be looked at: it is another user's, has more rights, or lives "
+            "in another network namespace; scan as root (sudo sockleak scan --pid %d)",
+            (int)pid, (int)pid);
     else
         error_say("the kernel does not list its sockets (netlink sock_diag): %s", strerror(-error));
     return STATUS_FAILED;

@@ -215,6 +215,9 @@ int procfs_sockets(pid_t pid, struct procfs_socket **out, size_t *count) {
     while (error == 0 && (entry = readdir(dir))) {
         char target[PATH_BYTES];
         ssize_t len = readlinkat(dir_fd, entry->d_name, target, sizeof target - 1);
+        // The directory may be read by its owner, what is in it only by who may trace the process.
+        if (len < 0 && errno == EACCES)
+            error = -EACCES;
         if (len <= 0)
             continue; // ".", "..", or closed since
         target[len] = '\0';

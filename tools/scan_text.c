@@ -144,8 +144,8 @@ static void write_summary(const struct scan_result *result, FILE *out) {
     fputc('\n', out);
     if (result->unread_processes)
         fprintf(out,
-                "%" PRIu32 " process%s of other users may not be looked at: run as root to know "
-                "whose the sockets are\n",
+                "%" PRIu32 " process%s of other users or with more rights may not be looked at: "
+                "run as root to know whose the sockets are\n",
                 result->unread_processes, result->unread_processes == 1 ? "" : "es");
     if (result->blind_namespaces)
         fprintf(out,

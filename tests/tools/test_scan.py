@@ -120,6 +120,20 @@ print(server.getsockname()[1], flush=True); sys.stdin.readline()
         self.assertEqual([(p["pid"], p["uid"], p["close_wait"]) for p in document["processes"]], [(None, 0, 3)])
         self.assertGreater(document["summary"]["processes_not_readable"], 0)
 
+    @unittest.skipUnless(IS_ROOT and shutil.which("setpriv"), "needs root, and setpriv")
+    def test_a_process_with_more_rights_is_not_taken_for_one_without_sockets(self):
+        process, port = self.leaker("fin=3")
+        fewer = ["setpriv", "--bounding-set=-sys_admin,-sys_ptrace", "--inh-caps=-sys_admin,-sys_ptrace"]
+        done = subprocess.run([*fewer, SOCKLEAK, "scan", "--json", "--port", str(port)],
+                              capture_output=True, text=True, check=True)
+        document = json.loads(done.stdout)
+        self.assertEqual([(p["pid"], p["close_wait"]) for p in document["processes"]], [(None, 3)])
+        self.assertGreater(document["summary"]["processes_not_readable"], 0)
+        done = subprocess.run([*fewer, SOCKLEAK, "scan", "--pid", str(process.pid)],
+                              capture_output=True, text=True, check=False)
+        self.assertEqual((done.returncode, done.stdout), (1, ""))
+        self.assert_one_line(done.stderr, f"process {process.pid} may not be looked at")
+
     @unittest.skipUnless(IS_ROOT and shutil.which("unshare") and shutil.which("ip"), "needs root")
     def test_other_network_namespaces_are_looked_at_by_root(self):
         script = self.write("leaker.py", harness.LEAKER)
