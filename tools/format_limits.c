@@ -15,7 +15,7 @@ static struct text_buffer name_of(const struct report_process *process, char *me
     struct text_buffer name = text_buffer(memory, bytes);
     bool is_long = strlen(process->exe) > PATH_SHOWN_BYTES;
     text_decimal(&name, process->pid);
-    text_char(&name, ' ');
+    text_string(&name, process->exe[0] ? " " : "");
     text_string(&name, is_long ? base_name(process->exe) : process->exe);
     text_string(&name, " (");
     text_string(&name, process->unwatched);

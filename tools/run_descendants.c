@@ -199,9 +199,12 @@ void descendants_add_marked(struct descendants *list, pid_t pid, const char *exe
     }
 }
 
-static bool is_named(const struct descendants *list, pid_t pid, const char *problem) {
+// Where its program may not be asked for, it is the one that is named already.
+static bool is_named(const struct descendants *list, pid_t pid, const char *exe,
+                     const char *problem) {
     for (uint32_t i = 0; i < list->unwatched_count; i++)
-        if (list->unwatched[i].pid == pid && strcmp(list->unwatched[i].problem, problem) == 0)
+        if (list->unwatched[i].pid == pid &&
+            (!exe || strcmp(list->unwatched[i].problem, problem) == 0))
             return true;
     return false;
 }
@@ -258,7 +261,7 @@ static void look_at(void *context, pid_t pid) {
     seen->is_settled = result >= 0;
     if (result == 1) {
         char *name = procfs_exe(pid);
-        if (!is_named(list, pid, problem))
+        if (!is_named(list, pid, name, problem))
             descendants_add_unwatched(list, pid, name, problem);
         free(name);
     }

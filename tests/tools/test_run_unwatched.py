@@ -233,6 +233,16 @@ class Reasons(TestCase):
         done = self.run_watched(PYTHON, "-c", f"import os; os.seteuid(65534); os.execv({plain!r}, ['plain'])")
         self.assertEqual([u[:2] for u in done.unwatched], [("plain", why)])
 
+    @unittest.skipUnless(os.geteuid() == 0, "needs root, to be somebody else")
+    def test_a_command_that_may_not_be_looked_at_is_named_once(self):
+        program = self.compile("setuid", AT_ONCE.replace("_exit(0)", "usleep(300000)"))
+        os.chmod(program, 0o4755)
+        for file in (harness.SOCKLEAK, harness.LIBRARY):
+            shutil.copy(file, self.directory)
+        done = subprocess.run([self.path("sockleak"), "run", program], user=65534, group=65534, extra_groups=[],
+                              env=harness.clean_environment(), capture_output=True, text=True, check=True)
+        self.assertRegex(done.stderr.splitlines()[-1], r"; 1 process could not be watched: \d+ \S+/setuid \(gains")
+
     def test_another_c_library(self):
         program = self.compile("other", AT_ONCE, "-Wl,--dynamic-linker=" + self.path("ld-musl-x86_64.so.1"))
         found = re.search(r"interpreter: (\S+)\]", subprocess.run(
