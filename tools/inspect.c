@@ -49,8 +49,24 @@ static int say_kernel_failure(pid_t pid, const char *command, int error) {
     return STATUS_FAILED;
 }
 
+// A number means another process to the system calls than in /proc, where that was mounted in
+// another pid namespace: unshare(1) without --mount-proc leaves it like this.
+static bool is_proc_ours(void) {
+    char own[16], target[16];
+    ssize_t len = readlink("/proc/self", target, sizeof target - 1);
+    snprintf(own, sizeof own, "%d", (int)getpid());
+    target[len > 0 ? len : 0] = '\0';
+    return strcmp(own, target) == 0;
+}
+
 int inspect_check(pid_t pid, const char *command) {
     struct procfs_status status;
+    if (!is_proc_ours()) {
+        error_say("/proc is that of another pid namespace: mount this one's (mount -t proc proc "
+                  "/proc), or %s from outside",
+                  command);
+        return STATUS_FAILED;
+    }
     int error = procfs_status(pid, &status);
     if (error == -ESRCH)
         error_say("no process %d%s", (int)pid, getpid() < 100 ? " (of this pid namespace)" : "");

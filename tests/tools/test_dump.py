@@ -321,6 +321,13 @@ class Impossible(harness.TestCase):
         wait_until(lambda: ") Z " in harness.read(f"/proc/{process.pid}/stat"))
         self.check(process.pid, f"process {process.pid} has ended: its parent, {os.getpid()}, has not waited")
 
+    @unittest.skipUnless(harness.may_make_mounts(), "needs root, and mounts")
+    def test_numbers_of_another_pid_namespace(self):
+        done = subprocess.run(["unshare", "-p", "-f", harness.SOCKLEAK, "dump", str(os.getpid())],
+                              capture_output=True, text=True, check=False)
+        self.assertEqual((done.returncode, done.stdout), (1, ""))
+        self.assert_one_line(done.stderr, "^sockleak: /proc is that of another pid namespace: mount this one's")
+
     @unittest.skipUnless(IS_ROOT, "needs root, to be somebody else")
     def test_another_users_process_names_the_remedy(self):
         def become_nobody():
