@@ -81,7 +81,10 @@ static void add_option(struct run *run, const char *option) {
 }
 
 static int accept_library_option(struct run *run, const char *option) {
-    const char *problem = run_option_problem(option);
+    const char *near;
+    const char *problem = run_option_problem(option, &near);
+    if (problem && near)
+        return error_usage(name, "--option %s: %s: did you mean '%s'?", option, problem, near);
     if (problem)
         return error_usage(name, "--option %s: %s", option, problem);
     add_option(run, option);

@@ -1,5 +1,6 @@
 #include "run_environment.h"
 #include "errors.h"
+#include "suggest.h"
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -90,9 +91,10 @@ static const char *const option_names[] = {"exhaustion_interval",
                                            "verbosity",
                                            NULL};
 
-const char *run_option_problem(const char *option) {
+const char *run_option_problem(const char *option, const char **near) {
     char name[64];
     size_t len = strcspn(option, "=");
+    *near = NULL;
     if (option[len] != '=')
         return "is not NAME=VALUE";
     snprintf(name, sizeof name, "%.*s", (int)len, option);
@@ -102,6 +104,7 @@ const char *run_option_problem(const char *option) {
         if (strcmp(option_names[i], name) == 0)
             return strpbrk(option, "'") && strpbrk(option, "\"") ? "has both kinds of quotes"
                                                                  : NULL;
+    *near = suggest(name, option_names);
     return "names no option of the library (SOCKLEAK_OPTIONS=help=1 lists them)";
 }
 

@@ -10,8 +10,9 @@
 // from this command's own place or the one compiled in. Returns 0, or -errno having said why.
 int run_library_find(char *path, size_t path_bytes);
 
-// --option NAME=VALUE for the library. NULL if it is fine, else what is wrong with it ("%s" free).
-const char *run_option_problem(const char *option);
+// --option NAME=VALUE for the library. NULL if it is fine, else what is wrong with it ("%s" free),
+// and in *near the name that was meant, if one is near.
+const char *run_option_problem(const char *option, const char **near);
 
 struct run_environment {
     const char *library;

@@ -76,6 +76,7 @@ class Mistakes(harness.TestCase):
             (["run", "--s", "x"], "option '--s' is ambiguous"),
             (["run", "--signal=KILL", "true"], "--signal KILL: is none of USR1"),
             (["run", "--option", "nonsense=1", "true"], "names no option of the library"),
+            (["run", "--option", "max_sokets=1", "true"], "names no option .*: did you mean 'max_sockets'"),
             (["run", "--option", "grace_ms", "true"], "is not NAME=VALUE"),
             (["run", "--option", "ledger_dir=/tmp", "true"], "use --ledger-dir"),
             (["run", "--format=yaml", "true"], "yaml"),
