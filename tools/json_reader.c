@@ -340,8 +340,13 @@ int json_reader_add(struct report *report, int fd, uint64_t bytes, const char *p
     const json_t *processes = json_object_get(document, "processes");
     const json_t *notes = json_object_get(document, "notes");
     if (!schema || strcmp(schema, FORMAT_JSON_SCHEMA) != 0 || !json_is_array(processes)) {
-        error_say("%s: not a report of sockleak: its schema is '%s', and '%s' is read", path,
-                  schema ? schema : "", FORMAT_JSON_SCHEMA);
+        if (!schema)
+            error_say("%s: not a report of sockleak: it has no schema", path);
+        else if (strcmp(schema, FORMAT_JSON_SCHEMA) != 0)
+            error_say("%s: not a report of sockleak: its schema is '%s', and '%s' is read", path,
+                      schema, FORMAT_JSON_SCHEMA);
+        else
+            error_say("%s: not a report of sockleak: it has no list of processes", path);
         json_decref(document);
         return -EBADMSG;
     }

@@ -366,6 +366,12 @@ class Status(ReportCase):
                 self.assertIn(path, done.stderr)
                 self.assertEqual(done.stdout, "")
 
+    def test_another_document_is_told_what_it_lacks(self):
+        for text, lack in (("{}", "it has no schema"), ('{"schema": "other/1"}', "its schema is 'other/1', and '"),
+                           ('{"schema": "sockleak-report/1"}', "it has no list of processes")):
+            done = self.run_report(self.write("other.json", text), status=1)
+            self.assertIn(f": not a report of sockleak: {lack}", done.stderr)
+
     def test_fifo_does_not_hold_it_up(self):
         fifo = self.path("fifo.ledger")
         os.mkfifo(fifo)
