@@ -12,10 +12,10 @@ static const struct option long_options[] = {
 static int gather(struct report *report, char **paths) {
     int status = STATUS_OK;
     for (; *paths; paths++) {
-        uint32_t before = report->process_count;
+        uint32_t before = report->process_count + report->repeated_count;
         if (report_add_path(report, *paths) < 0) {
             status = STATUS_FAILED;
-        } else if (report->process_count == before) {
+        } else if (report->process_count + report->repeated_count == before) {
             error_say("%s: no ledger (*.ledger) and no JSON report of a process is there", *paths);
             status = STATUS_FAILED;
         }

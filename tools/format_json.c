@@ -270,6 +270,8 @@ static json_t *process_of(const struct report_process *process,
     TEXT(object, "ended",
          process->unwatched && !process->is_observed ? NULL : report_ended_name(process->ended));
     set_known(object, "end_status", process->has_end_status, process->end_status);
+    // What was still running will have more to tell: then both count.
+    TEXT(object, "ledger", process->ended == REPORT_RUNNING ? NULL : process->ledger);
     TEXT(object, "unwatched", process->unwatched);
     if (format_may_miss_children(process))
         format_json_set(object, "children_may_be_unwatched", json_true());

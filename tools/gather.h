@@ -22,6 +22,9 @@ struct report_site *gather_site(struct report *report, struct report_stack *stac
 // A new destination at the end of the list, all zeros.
 struct report_destination *gather_destination(struct report *report);
 
+// Whether a process of this ledger is in the report already; if so, it is counted as repeated.
+bool gather_is_repeated(struct report *report, const char *ledger);
+
 // Splits /proc/PID/cmdline's bytes into process->cmdline.
 void gather_cmdline(struct report *report, struct report_process *process, const char *bytes,
                     size_t len_bytes);

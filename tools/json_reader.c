@@ -261,7 +261,11 @@ static void read_cmdline(struct report *report, struct report_process *process,
     }
 }
 
-static void read_process(struct report *report, const json_t *object) {
+// False where it is in the report already.
+static bool read_process(struct report *report, const json_t *object) {
+    const char *ledger = value_text(object, "ledger");
+    if (ledger && gather_is_repeated(report, ledger))
+        return false;
     struct report_process *process = gather_process(report);
     const char *exe = value_text(object, "exe");
     const json_t *findings = json_object_get(object, "findings");
@@ -271,6 +275,7 @@ static void read_process(struct report *report, const json_t *object) {
     process->created_ns = report->process_count; // in the document's order
     process->pid = (uint32_t)value_number(object, "pid", UINT32_MAX, 0);
     process->parent_pid = (uint32_t)value_number(object, "ppid", UINT32_MAX, 0);
+    process->ledger = ledger ? arena_name(&report->arena, ledger) : NULL;
     process->exe = exe ? arena_name(&report->arena, exe) : "";
     process->now_ns = now_ns;
     process->ended = ended_named(value_text(object, "ended"));
@@ -294,6 +299,7 @@ static void read_process(struct report *report, const json_t *object) {
         if (!verdict_is_leak((enum verdict)socket->record.snapshot.verdict) && *unlisted)
             --*unlisted;
     }
+    return true;
 }
 
 // ------------------------------------------------------------------------------------------------
@@ -350,9 +356,11 @@ int json_reader_add(struct report *report, int fd, uint64_t bytes, const char *p
         json_decref(document);
         return -EBADMSG;
     }
+    bool is_new = json_array_size(processes) == 0;
     for (size_t i = 0; i < json_array_size(processes); i++)
-        read_process(report, json_array_get(processes, i));
-    json_sites_read(report, document);
+        is_new |= read_process(report, json_array_get(processes, i));
+    if (is_new) // they are those of all its processes
+        json_sites_read(report, document);
     for (size_t i = 0; i < json_array_size(notes); i++)
         if (json_string_value(json_array_get(notes, i)))
             report_note_text(report, json_string_value(json_array_get(notes, i)));

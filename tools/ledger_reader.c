@@ -3,6 +3,8 @@
 #include "errors.h"
 #include "ledger_reading.h"
 #include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -129,6 +131,15 @@ static const char *bounded_name(struct report *report, const char *text, size_t 
     return arena_name(&report->arena, copy);
 }
 
+// A fork, an exec and another boot each begin a ledger of their own.
+static const char *ledger_name(struct report *report, const struct ledger_header *header) {
+    char text[LEDGER_EXE_BYTES];
+    snprintf(text, sizeof text, "%" PRIu32 "-%" PRIu64 "-%" PRIu64 "-%.*s", header->pid,
+             header->start_time_ticks, header->created_ns, (int)sizeof header->boot_id,
+             header->boot_id);
+    return arena_name(&report->arena, text);
+}
+
 static void add_process(struct ledger_reading *reader) {
     const struct ledger_header *header = &reader->header;
     struct report_process *process = gather_process(reader->report);
@@ -139,6 +150,7 @@ static void add_process(struct ledger_reading *reader) {
     process->created_ns = header->created_ns;
     if (header->created_epoch_ns > header->created_ns)
         process->epoch_offset_ns = header->created_epoch_ns - header->created_ns;
+    process->ledger = ledger_name(reader->report, header);
     process->boot_id = bounded_name(reader->report, header->boot_id, sizeof header->boot_id);
     process->exe = bounded_name(reader->report, header->exe, sizeof header->exe);
     uint32_t bytes = header->cmdline_bytes;
@@ -284,6 +296,8 @@ int ledger_reader_add(struct report *report, const struct ledger_source *source)
     error = check_header(&reader.header, source->label);
     if (error < 0)
         return error;
+    if (gather_is_repeated(report, ledger_name(report, &reader.header)))
+        return 0;
     add_process(&reader);
     for (int id = 0; id < LEDGER_REGIONS; id++)
         measure(&reader, (enum ledger_region_id)id);

@@ -232,6 +232,15 @@ struct report_process *gather_process(struct report *report) {
     return process;
 }
 
+bool gather_is_repeated(struct report *report, const char *ledger) {
+    for (uint32_t i = 0; i < report->process_count; i++)
+        if (report->processes[i]->ledger && strcmp(report->processes[i]->ledger, ledger) == 0) {
+            report->repeated_count++;
+            return true;
+        }
+    return false;
+}
+
 void gather_cmdline(struct report *report, struct report_process *process, const char *bytes,
                     size_t len_bytes) {
     size_t count = 0;

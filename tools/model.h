@@ -225,6 +225,7 @@ struct report_process {
     uint64_t now_ns;           // the same clock when a live one was looked at; 0 not known
     uint64_t gone_ns;          // and when it was found to have ended; 0 not known
     const char *boot_id;       // "" not known
+    const char *ledger;        // names its ledger, in each copy and in JSON; NULL not known
     const char *exe;           // never NULL
     const char **cmdline;
     uint32_t cmdline_count;
@@ -270,6 +271,7 @@ struct report {
     struct arena arena;
     struct report_process **processes; // in order of their start
     uint32_t process_count;
+    uint32_t repeated_count;      // processes that another input had, and are in it once
     struct report_class *classes; // leaks first, then those of most sockets
     uint32_t class_count;
     struct report_module **modules;

@@ -106,9 +106,15 @@ static int is_input(const struct dirent *entry) {
     return ends_in(entry->d_name, ".ledger") || ends_in(entry->d_name, ".json");
 }
 
+// By name, and ledgers before what was told of them.
+static int ledgers_first(const struct dirent **left, const struct dirent **right) {
+    int order = ends_in((*right)->d_name, ".ledger") - ends_in((*left)->d_name, ".ledger");
+    return order ? order : alphasort(left, right);
+}
+
 static int add_directory(struct report *report, const char *path) {
     struct dirent **entries;
-    int count = scandir(path, &entries, is_input, alphasort);
+    int count = scandir(path, &entries, is_input, ledgers_first);
     if (count < 0)
         return say_unreadable(path, -errno);
     int first_error = 0;

@@ -59,16 +59,20 @@ class ReportCase(unittest.TestCase):
     def tearDownClass(cls):
         shutil.rmtree(cls.dir)
 
+    @staticmethod
+    def run_example(name, ledger_dir):
+        env = dict(os.environ, LD_PRELOAD=os.path.join(BUILD, "libsockleak.so"),
+                   SOCKLEAK_OPTIONS="ledger_dir=" + ledger_dir)
+        subprocess.run([os.path.join(BUILD, "examples", name)], env=env, check=True,
+                       stdout=subprocess.DEVNULL)
+
     @classmethod
     def ledgers(cls, name):
         """The directory with an example's ledgers, made at the first question."""
         path = os.path.join(cls.dir, name)
         if not os.path.isdir(path):
             os.mkdir(path)
-            env = dict(os.environ, LD_PRELOAD=os.path.join(BUILD, "libsockleak.so"),
-                       SOCKLEAK_OPTIONS="ledger_dir=" + path)
-            subprocess.run([os.path.join(BUILD, "examples", name)], env=env, check=True,
-                           stdout=subprocess.DEVNULL)
+            cls.run_example(name, path)
         return path
 
     def path(self, name):
@@ -130,13 +134,25 @@ class Findings(ReportCase):
 
     def test_equal_findings_of_two_runs_are_shown_once(self):
         again = self.path("again")
-        shutil.copytree(self.ledgers("forgotten_close"), again)
+        os.mkdir(again)
+        self.run_example("forgotten_close", again)
         document = self.json(self.ledgers("forgotten_close"), again)
         self.assertEqual(document["summary"]["leaks"], 6)
         self.assertEqual(document["summary"]["findings"], 1)
         text = self.run_report(self.ledgers("forgotten_close"), again).stdout
         self.assertEqual(text.count("eof-ignored:"), 1)
         self.assertIn("6 sockets, eof-ignored", text)
+
+
+    def test_a_process_counts_once_however_often_it_is_given(self):
+        ledgers = self.ledgers("forgotten_close")
+        once = self.json("--sites", ledgers)
+        saved, both = self.path("once.json"), self.path("both")
+        self.run_report("--sites", ledgers, "--format=json", "-o", saved)
+        shutil.copytree(ledgers, both)
+        shutil.copy(saved, os.path.join(both, "1.json"))
+        for inputs in ([ledgers, ledgers], [ledgers, saved], [saved, ledgers], [saved, saved], [both]):
+            self.assertEqual(self.json("--sites", *inputs), once, inputs)
 
 
 class Formats(ReportCase):

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import unittest
 
 import harness
@@ -116,6 +117,8 @@ class Sites(harness.TestCase):
     def test_documents_and_ledgers_are_summed(self):
         _, ledgers = self.run_program()
         sockleak("report", f"--format=json:{self.path('saved.json')}", ledgers)
+        shutil.rmtree(ledgers)
+        self.run_program()
         done = sockleak("report", "--format=json", self.path("saved.json"), ledgers)
         sites = [s for s in json.loads(done.stdout)["sites"] if s["stack"][0]["function"] == "accept_client"]
         self.assertEqual([(s["opened"], s["closed"], s["leaked"]) for s in sites], [(20, 16, 4)])
