@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <pwd.h>
 #include <string.h>
+#include <unistd.h>
 
 enum {
     ADDRESS_BYTES = 80,
@@ -126,6 +127,14 @@ static void write_time_wait(const struct scan_result *result, const struct scan_
     fputc('\n', out);
 }
 
+// Whether a socket is left over of which no process is known.
+static bool has_nobodys(const struct scan_result *result) {
+    for (uint32_t i = 0; i < result->process_count; i++)
+        if (result->processes[i].pid == 0)
+            return true;
+    return false;
+}
+
 static void write_summary(const struct scan_result *result, FILE *out) {
     fprintf(out, "%" PRIu32 " socket%s in CLOSE_WAIT", result->close_wait,
             result->close_wait == 1 ? "" : "s");
@@ -142,11 +151,14 @@ static void write_summary(const struct scan_result *result, FILE *out) {
         fprintf(out, "; local ports for each destination: %u-%u", result->first_port,
                 result->last_port);
     fputc('\n', out);
-    if (result->unread_processes)
+    // Where each socket has its process, those have none of them.
+    if (result->unread_processes && has_nobodys(result))
         fprintf(out,
-                "%" PRIu32 " process%s of other users or with more rights may not be looked at: "
-                "run as root to know whose the sockets are\n",
-                result->unread_processes, result->unread_processes == 1 ? "" : "es");
+                "%" PRIu32
+                " process%s of other users or with more rights may not be looked at: %s\n",
+                result->unread_processes, result->unread_processes == 1 ? "" : "es",
+                geteuid() == 0 ? "whose the sockets are is not known"
+                               : "run as root to know whose the sockets are");
     if (result->blind_namespaces)
         fprintf(out,
                 "%" PRIu32 " process%s in %" PRIu32 " other network namespace%s (containers) "

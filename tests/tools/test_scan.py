@@ -129,6 +129,9 @@ print(server.getsockname()[1], flush=True); sys.stdin.readline()
         document = json.loads(done.stdout)
         self.assertEqual([(p["pid"], p["close_wait"]) for p in document["processes"]], [(None, 3)])
         self.assertGreater(document["summary"]["processes_not_readable"], 0)
+        done = subprocess.run([*fewer, SOCKLEAK, "scan", "--port", str(port)],
+                              capture_output=True, text=True, check=True)
+        self.assertRegex(done.stdout, r"may not be looked at: whose the sockets are is not known\n")
         done = subprocess.run([*fewer, SOCKLEAK, "scan", "--pid", str(process.pid)],
                               capture_output=True, text=True, check=False)
         self.assertEqual((done.returncode, done.stdout), (1, ""))
