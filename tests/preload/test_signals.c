@@ -130,7 +130,8 @@ static int blocked(void) {
     raise(SIGTERM);
     struct signalfd_siginfo info;
     int fd = signalfd(-1, &set, 0);
-    printf("signalfd %ld %u\n", (long)read(fd, &info, sizeof info), info.ssi_signo);
+    long length = read(fd, &info, sizeof info);
+    printf("signalfd %ld %u\n", length, info.ssi_signo);
     fflush(stdout);
     sys_call(SYS_exit_group, 3, 0, 0, 0, 0, 0);
     return 1;
