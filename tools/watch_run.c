@@ -10,7 +10,13 @@
 #include <time.h>
 
 enum {
-    LATE_PAUSE_MS = 60000 // between two reports of late sockets: the evidence was in the first
+    LATE_PAUSE_MS = 60000, // between two reports of late sockets: the evidence was in the first
+    CHECK_SHARE = 20       // of the time, for checks that find nothing to tell: one of so many
+};
+
+struct inodes {
+    uint64_t *inodes;
+    uint32_t count;
 };
 
 struct watch_run {
@@ -21,8 +27,7 @@ struct watch_run {
     pthread_cond_t ended;
     bool is_ending;
     uint64_t next_look_ms, next_check_ms;
-    uint64_t *told; // inodes of sockets that were late already
-    uint32_t told_count;
+    struct inodes told; // of sockets that were late, and reported
 };
 
 static uint64_t monotonic_ms(void) {
@@ -41,6 +46,9 @@ static struct report *report_now(const struct watch_run *run, uint64_t grace_max
     if (grace_max_ms < options.grace_ms)
         options.grace_ms = (uint32_t)grace_max_ms;
     run_gather(report, run->options.directory);
+    for (uint32_t i = 0; i < report->process_count; i++) // each has the grace of its own options
+        if (grace_max_ms < report->processes[i]->grace_ms)
+            report->processes[i]->grace_ms = (uint32_t)grace_max_ms;
     if (report_finish(report, &options) == 0)
         return report;
     report_free(report);
@@ -64,16 +72,20 @@ static void add_live(void *context, pid_t pid) {
     live_add(context, pid);
 }
 
-static bool was_told(const struct watch_run *run, uint64_t inode) {
-    for (uint32_t i = 0; i < run->told_count; i++)
-        if (run->told[i] == inode)
+static bool has_inode(const struct inodes *list, uint64_t inode) {
+    for (uint32_t i = 0; i < list->count; i++)
+        if (list->inodes[i] == inode)
             return true;
     return false;
 }
 
+static void add_inode(struct inodes *list, uint64_t inode) {
+    list->inodes = must_reallocate(list->inodes, list->count + 1, sizeof *list->inodes);
+    list->inodes[list->count++] = inode;
+}
+
 struct late {
-    uint64_t *inodes; // in CLOSE_WAIT for too long
-    uint32_t count;
+    struct inodes sockets; // in CLOSE_WAIT for too long
     bool has_new;
     uint64_t next_ms; // until another one may be late
 };
@@ -89,9 +101,8 @@ static void look_at_socket(const struct watch_run *run, const struct report_sock
         late->next_ms = left_ms < late->next_ms ? left_ms : late->next_ms;
         return;
     }
-    late->inodes = must_reallocate(late->inodes, late->count + 1, sizeof *late->inodes);
-    late->inodes[late->count++] = facts->inode;
-    late->has_new |= !was_told(run, facts->inode);
+    add_inode(&late->sockets, facts->inode);
+    late->has_new |= !has_inode(&run->told, facts->inode);
 }
 
 static struct late find_late(const struct watch_run *run) {
@@ -107,59 +118,63 @@ static struct late find_late(const struct watch_run *run) {
     return late;
 }
 
-static bool is_late(const struct late *late, uint64_t inode) {
-    for (uint32_t i = 0; i < late->count; i++)
-        if (late->inodes[i] == inode)
-            return true;
-    return false;
-}
-
-// Of the leaks in a report, those that are late, and among them one that was not told before.
-static uint32_t count_late(const struct watch_run *run, const struct report *report,
-                           const struct late *late, bool *has_new) {
-    uint32_t count = 0;
+// Those of the leaks in a report that are late. (A socket that is late may be no leak: a program
+// that still answers, or it is suppressed.)
+static struct inodes late_leaks(const struct report *report, const struct late *late) {
+    struct inodes leaks = {0};
     for (uint32_t i = 0; i < report->process_count; i++)
         for (uint32_t k = 0; k < report->processes[i]->finding_count; k++) {
             const struct report_finding *finding = &report->processes[i]->findings[k];
             if (!finding->is_leak || finding->suppressed_by || finding->is_known)
                 continue;
-            for (uint32_t n = 0; n < finding->socket_count; n++) {
-                uint64_t inode = finding->sockets[n]->record.inode;
-                count += is_late(late, inode);
-                *has_new |= is_late(late, inode) && !was_told(run, inode);
-            }
+            for (uint32_t n = 0; n < finding->socket_count; n++)
+                if (has_inode(&late->sockets, finding->sockets[n]->record.inode))
+                    add_inode(&leaks, finding->sockets[n]->record.inode);
         }
-    return count;
+    return leaks;
 }
 
-static void tell_late(struct watch_run *run, const struct late *late) {
+static void write_late(const struct watch_run *run, const struct report *report, uint32_t count) {
     struct format_options plain = FORMAT_OPTIONS_DEFAULT;
     char age[32];
     struct text_buffer text = text_buffer(age, sizeof age);
+    text_age(&text, run->options.leak_after_ms);
+    error_say("%u socket%s in CLOSE_WAIT for %s or longer:", count, count == 1 ? " is" : "s are",
+              age);
+    plain.render = run->options.shared->render;
+    plain.color = run->options.shared->color;
+    format_options_write(&plain, report, stderr, false);
+}
+
+// Returns false where there was nothing new to tell.
+static bool tell_late(struct watch_run *run, const struct late *late) {
     struct report *report = report_now(run, run->options.leak_after_ms);
+    if (!report)
+        return false;
+    struct inodes leaks = late_leaks(report, late);
     bool has_new = false;
-    uint32_t count = report ? count_late(run, report, late, &has_new) : 0;
-    if (has_new) {
-        text_age(&text, run->options.leak_after_ms);
-        error_say("%u socket%s in CLOSE_WAIT for %s or longer:", count,
-                  count == 1 ? " is" : "s are", age);
-        plain.render = run->options.shared->render;
-        plain.color = run->options.shared->color;
-        format_options_write(&plain, report, stderr, false);
-    }
+    for (uint32_t i = 0; i < leaks.count; i++)
+        has_new |= !has_inode(&run->told, leaks.inodes[i]);
+    if (has_new)
+        write_late(run, report, leaks.count);
     report_free(report);
+    free(run->told.inodes);
+    run->told = leaks;
+    return has_new;
 }
 
 static void check(struct watch_run *run) {
+    uint64_t start_ms = monotonic_ms();
     struct late late = find_late(run);
     uint64_t pause_ms = late.next_ms;
     if (late.has_new) {
-        tell_late(run, &late);
-        pause_ms = pause_ms > LATE_PAUSE_MS ? pause_ms : LATE_PAUSE_MS;
+        bool told = tell_late(run, &late);
+        uint64_t took_ms = monotonic_ms() - start_ms;
+        // Until another one is late, nothing is new but what stops to answer.
+        uint64_t least_ms = told ? LATE_PAUSE_MS : took_ms * CHECK_SHARE;
+        pause_ms = pause_ms > least_ms ? pause_ms : least_ms;
     }
-    free(run->told);
-    run->told = late.inodes;
-    run->told_count = late.count;
+    free(late.sockets.inodes);
     run->next_check_ms = monotonic_ms() + pause_ms;
 }
 
@@ -230,6 +245,6 @@ void watch_run_stop(struct watch_run *run) {
     pthread_cond_destroy(&run->ended);
     pthread_mutex_destroy(&run->lock);
     watch_free(run->watch);
-    free(run->told);
+    free(run->told.inodes);
     free(run);
 }

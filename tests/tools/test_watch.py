@@ -230,6 +230,14 @@ class Run(Case):
         # Two commands, or the shell would make itself one.
         self.check_leak_after("sh", "-c", '"$@"; exit $?', "sh")
 
+    def test_leak_after_less_than_the_grace_of_a_report(self):
+        run = self.run_program("--leak-after=300ms")
+        self.order(run, 2)
+        leaked = time.monotonic()
+        self.assertRegex(next(self.lines(run.stderr)), "^sockleak: 2 sockets are in CLOSE_WAIT for 300 ms or longer:$")
+        self.assertLess(time.monotonic() - leaked, 2.5)
+        self.assertEqual(self.finish(run), 23)
+
     def test_what_is_closed_in_time_is_not_told(self):
         run = self.run_program("--leak-after=2s")
         for _ in range(6):
