@@ -4,6 +4,7 @@
 #include "base/sys.h"
 #include "hooks/closing.h"
 #include "hooks/real.h"
+#include "report/snapshot.h"
 #include "track/tracker.h"
 #include <errno.h>
 #include <limits.h>
@@ -86,12 +87,17 @@ EXPORT FILE *freopen64(const char *path, const char *mode, FILE *stream) {
 }
 
 // daemon forks, leaves its parent by an _exit of its own, and puts /dev/null in the place of 0, 1
-// and 2, all inside libc. In the child what was there is gone.
+// and 2, all inside libc. In the child what was there is gone, and what the parent had is the
+// child's, also while the parent has not ended yet.
 EXPORT int daemon(int keep_directory, int keep_streams) {
+    pid_t parent = sys_getpid();
     int result = real_daemon(keep_directory, keep_streams);
-    if (result == 0 && !keep_streams && !owner_is_other_process()) {
+    if (result != 0 || owner_is_other_process())
+        return result;
+    snapshot_parent_ends(parent);
+    if (!keep_streams) {
         tracker_closing_range(STDIN_FILENO, STDERR_FILENO, CALLER);
         output_remember_stderr();
     }
-    return result;
+    return 0;
 }

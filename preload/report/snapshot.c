@@ -323,6 +323,12 @@ static bool may_be_the_parents(const struct ledger_record *record) {
            (record->process != ledger.header->process || record->provenance == PROVENANCE_FOUND);
 }
 
+static pid_t ending_parent; // 0: none that is known to end
+
+void snapshot_parent_ends(pid_t pid) {
+    __atomic_store_n(&ending_parent, pid, __ATOMIC_RELAXED);
+}
+
 struct parent {
     const struct snapshot *snapshot;
     char *buffer; // of DIRENTS_BYTES
@@ -356,8 +362,12 @@ static void compare_parents_fds(void *context) {
 }
 
 // A socket that a fork or exec left to us and that the process we came from still has open is that
-// process's to close. Where its fds cannot be read (it is gone, or another user's) it is ours.
+// process's to close. Where its fds cannot be read (it is gone, or another user's), or it is about
+// to end, it is ours.
 static void ask_parent(struct snapshot *snapshot, struct scratch *scratch) {
+    pid_t pid = sys_getppid();
+    if (pid == __atomic_load_n(&ending_parent, __ATOMIC_RELAXED))
+        return;
     bool needed = false;
     for (uint32_t i = 0; i < snapshot->socket_count && !needed; i++)
         needed = may_be_the_parents(ledger_record(snapshot->sockets[i]));
@@ -367,7 +377,7 @@ static void ask_parent(struct snapshot *snapshot, struct scratch *scratch) {
     struct parent parent = {.snapshot = snapshot, .buffer = buffer};
     struct text_buffer name = text_buffer(parent.directory, sizeof parent.directory);
     text_string(&name, "/proc/");
-    text_decimal(&name, (uint64_t)sys_getppid());
+    text_decimal(&name, (uint64_t)pid);
     text_string(&name, "/fd");
     apart_run(compare_parents_fds, &parent);
 }

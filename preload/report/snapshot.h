@@ -7,6 +7,7 @@
 
 #include "ledger/ledger.h"
 #include "report/scratch.h"
+#include <sys/types.h>
 
 struct snapshot_fd {
     uint64_t inode;
@@ -32,5 +33,9 @@ struct snapshot {
 int snapshot_take(struct snapshot *out, struct scratch *scratch, enum ledger_ended ended);
 
 void snapshot_release(struct snapshot *snapshot);
+
+// The process `pid`, of which this one is the child, is about to end whatever it still has open.
+// Async-signal-safe.
+void snapshot_parent_ends(pid_t pid);
 
 #endif
