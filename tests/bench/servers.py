@@ -1,12 +1,17 @@
-"""Real servers, a bare and a preloaded one side by side, loaded by turns: processor time for each
-request, and throughput.
+"""Real servers, a bare and a preloaded one at the same time: processor time for each request, and
+throughput.
 
-Where the loader puts a server is its luck for life, so after some turns there are two new ones. The
-clients are never preloaded. A server's processor time is what the kernel's scheduler counted for
-all threads of it and of its children (/proc/PID/task/TID/schedstat, nanoseconds).
+Each has a processor for itself and its client. What the machine does to one second it does to both,
+and after each turn they change places; a pair is two turns, and its ratio the geometric mean of
+theirs. Where the loader puts a server is its luck for life, so after some turns there are two new
+ones. The clients are never preloaded. A server's processor time is what the kernel's scheduler
+counted for all threads of it and of its children (/proc/PID/task/TID/schedstat, nanoseconds).
 """
 
+import concurrent.futures
+import contextlib
 import glob
+import math
 import os
 import re
 import shutil
@@ -19,8 +24,9 @@ import time
 from measure import LOAD, QUICK, environment, missing, row, section
 
 SECONDS = 1
-LIVES = 1 if QUICK else 3
-PAIRS = 3 if QUICK else 5  # in each life
+LIVES = 1 if QUICK else 5
+PAIRS = 2 if QUICK else 5  # in each life
+PROCESSORS = sorted(os.sched_getaffinity(0))[:2]
 DEADLINE_S = 20
 SBIN = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
 
@@ -68,23 +74,34 @@ def family_of(pid):
     return found
 
 
+def tasks_of(pid):
+    for member in family_of(pid):
+        for path in glob.glob(f"/proc/{member}/task/*"):
+            yield path
+
+
 def processor_seconds(pid):
     total = 0
-    for member in family_of(pid):
-        for path in glob.glob(f"/proc/{member}/task/*/schedstat"):
-            with open(path, encoding="ascii") as file:
-                total += int(file.read().split()[0])
+    for path in tasks_of(pid):
+        with open(path + "/schedstat", encoding="ascii") as file:
+            total += int(file.read().split()[0])
     return total / 1e9
+
+
+def settle(pid, processor):
+    for path in tasks_of(pid):
+        os.sched_setaffinity(int(os.path.basename(path)), {processor})
 
 
 class Server:
     """A server process on a port of its own, for the length of a `with`."""
 
     def __init__(self, command, preloaded, backend=None):
+        self.backend = backend
         self.place = tempfile.mkdtemp(prefix="sockleak-bench-")
         os.chmod(self.place, 0o755)
         self.port = free_port()
-        words = command(self.place, self.port, backend) if backend else command(self.place, self.port)
+        words = command(self.place, self.port, *([backend.port] if backend else []))
         self.process = subprocess.Popen(words, cwd=self.place, stdin=subprocess.DEVNULL,
                                         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                                         env=environment(preloaded, log_path=f"{self.place}/leaks.%p")
@@ -164,52 +181,81 @@ def node(place, port):
 
 # --- clients: each answers how many requests were served -----------------------------------------------
 
-def wrk(port, keep):
+def client(words, processor):
+    return subprocess.run(["taskset", "--cpu-list", str(processor), *words], env=environment(False),
+                          capture_output=True, text=True, check=True).stdout
+
+
+def wrk(port, keep, processor):
     words = ["wrk", "-t1", "-c8", f"-d{SECONDS}s", f"http://127.0.0.1:{port}/"]
-    done = subprocess.run(words if keep else words[:1] + ["-H", "Connection: close"] + words[1:],
-                          env=environment(False), capture_output=True, text=True, check=True)
-    return int(re.search(r"(\d+) requests in", done.stdout).group(1))
+    done = client(words if keep else words[:1] + ["-H", "Connection: close"] + words[1:], processor)
+    return int(re.search(r"(\d+) requests in", done).group(1))
 
 
 def load(question, end):
-    def ask(port, keep):
-        done = subprocess.run([LOAD, str(port), str(SECONDS), "keep" if keep else "short", question, end],
-                              env=environment(False), capture_output=True, text=True, check=True)
-        return int(done.stdout)
+    def ask(port, keep, processor):
+        words = [LOAD, str(port), str(SECONDS), "keep" if keep else "short", question, end]
+        return int(client(words, processor))
     return ask
 
 
-def redis_benchmark(port, keep):
-    count = (60000 if keep else 20000) // (4 if QUICK else 1)
-    subprocess.run(["redis-benchmark", "-q", "-p", str(port), "-t", "get", "-c", "8", "-n", str(count),
-                    "-k", "1" if keep else "0"], env=environment(False), capture_output=True, check=True)
+def redis_benchmark(port, keep, processor):
+    count = (40000 if keep else 12000) // (4 if QUICK else 1)
+    client(["redis-benchmark", "-q", "-p", str(port), "-t", "get", "-c", "8", "-n", str(count),
+            "-k", "1" if keep else "0"], processor)
     return count
 
 
-def one_turn(server, client, keep):
+def load_one(server, ask, keep, processor):
     """(microseconds of processor time for each request, requests a second)"""
     before, begun = processor_seconds(server.process.pid), time.perf_counter()
-    served = client(server.port, keep)
+    served = ask(server.port, keep, processor)
     seconds = time.perf_counter() - begun
     return (processor_seconds(server.process.pid) - before) / served * 1e6, served / seconds
 
 
-def compare(name, command, client, keep, backend=None):
-    costs, rates = ([], []), ([], [])
-    for _ in range(LIVES):
-        with Server(command, False, backend) as bare, Server(command, True, backend) as ours:
-            for server in (bare, ours):  # caches, and what is compiled as it runs
-                client(server.port, keep)
-            for i in range(PAIRS):
-                for preloaded in (False, True) if i % 2 == 0 else (True, False):
-                    cost, rate = one_turn((bare, ours)[preloaded], client, keep)
-                    costs[preloaded].append(cost)
-                    rates[preloaded].append(rate)
-    for what, (bare, ours), limit, at_least in (("CPU a request, us", costs, 1.03, False),
-                                                ("requests a second", rates, 0.98, True)):
-        ratios = [o / b for b, o in zip(bare, ours)]
-        row(f"{name}: {what}", statistics.median(bare), statistics.median(ours),
-            statistics.median(ratios), limit, "times bare", f"{min(ratios):.3f} to {max(ratios):.3f}", at_least)
+def load_both(bare, ours, ask, keep, processors):
+    """Both at the same time: what load_one says of each."""
+    for server, processor in zip((bare, ours), processors):
+        settle(server.process.pid, processor)
+        if server.backend:
+            settle(server.backend.process.pid, processor)
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        turns = [pool.submit(load_one, server, ask, keep, processor)
+                 for server, processor in zip((bare, ours), processors)]
+        return [turn.result() for turn in turns]
+
+
+def of_a_life(command, ask, keep, backend):
+    """For each pair: what load_both said in the one place and in the other."""
+    with contextlib.ExitStack() as stack:
+        bare, ours = (stack.enter_context(
+            Server(command, preloaded, backend and stack.enter_context(Server(backend, False))))
+            for preloaded in (False, True))
+        load_both(bare, ours, ask, keep, PROCESSORS)  # caches, and what is compiled as it runs
+        for _ in range(PAIRS):
+            yield [load_both(bare, ours, ask, keep, order) for order in (PROCESSORS, PROCESSORS[::-1])]
+
+
+def compare(name, command, ask, keep, backend=None):
+    if len(PROCESSORS) < 2:
+        missing(name, "needs two processors")
+        return
+    pairs = [pair for _ in range(LIVES) for pair in of_a_life(command, ask, keep, backend)]
+    for i, (what, limit, at_least) in enumerate((("CPU a request, us", 1.03, False),
+                                                 ("requests a second", 0.98, True))):
+        bare, ours = ([turn[side][i] for pair in pairs for turn in pair] for side in (0, 1))
+        ratios = [math.sqrt(math.prod(turn[1][i] / turn[0][i] for turn in pair)) for pair in pairs]
+        row(f"{name}: {what}", statistics.median(bare), statistics.median(ours), statistics.median(ratios),
+            limit, "times bare", spread_of(ratios), at_least)
+
+
+def spread_of(ratios):
+    """Of all pairs, and where the median of so many is with a confidence of 95 % (by its order
+    statistics: the k-th smallest and largest, k from the binomial distribution's normal form)."""
+    ordered = sorted(ratios)
+    k = max(0, math.floor(len(ordered) / 2 - 0.98 * math.sqrt(len(ordered))) - 1)
+    return f"{ordered[0]:.3f} to {ordered[-1]:.3f}, median {ordered[k]:.3f} to {ordered[-1 - k]:.3f}"
 
 
 def measure():
@@ -225,16 +271,15 @@ def measure():
                   ("asyncio server, a connection a request", asyncio, wrk, False),
                   ("Node http server, keep-alive", node, wrk, True),
                   ("Node http server, a connection a request", node, wrk, False)]
-    for name, command, client, keep in plans:
+    for name, command, ask, keep in plans:
         program = {"asyncio": "python3", "redis": "redis-server"}.get(command.__name__, command.__name__)
-        needed = [program] + {wrk: ["wrk"], redis_benchmark: ["redis-benchmark"]}.get(client, [])
+        needed = [program] + {wrk: ["wrk"], redis_benchmark: ["redis-benchmark"]}.get(ask, [])
         absent = [each for each in needed if not shutil.which(each, path=SBIN)]
         if absent:
             missing(name, f"not installed: {', '.join(absent)}")
         else:
-            compare(name, command, client, keep)
+            compare(name, command, ask, keep)
     if QUICK or not all(shutil.which(each, path=SBIN) for each in ("haproxy", "nginx", "wrk")):
         return
-    with Server(nginx, False) as back:
-        for name, keep in (("keep-alive", True), ("a connection a request", False)):
-            compare(f"haproxy before nginx, {name}", haproxy, wrk, keep, back.port)
+    for name, keep in (("keep-alive", True), ("a connection a request", False)):
+        compare(f"haproxy before nginx, {name}", haproxy, wrk, keep, nginx)
