@@ -11,7 +11,7 @@ import time
 import unittest
 
 import harness
-from harness import PYTHON, SOCKLEAK, sockleak
+from harness import PYTHON, SOCKLEAK, sockleak, wait_until
 
 IS_ROOT = os.geteuid() == 0
 
@@ -25,7 +25,7 @@ def scan(*options, **more):
 class CloseWait(harness.TestCase):
     def test_counts_and_ages_are_those_of_ss(self):
         process, port = self.leaker("eof=5", "fin=7", "data=3")
-        time.sleep(0.2)
+        wait_until(lambda: len(harness.close_wait_of_ss(port)) == 15, "all FINs")
         self.assert_ages_are_those_of_ss(port, lambda: harness.ages_by_ports(
             scan("--port", port)["processes"][0]["sockets"]))
         (told,) = scan("--port", port)["processes"]
