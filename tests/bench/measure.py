@@ -1,6 +1,8 @@
 """What the parts of the bench share: bare and preloaded runs, pairs, and the table."""
 
+import concurrent.futures
 import json
+import math
 import os
 import shutil
 import statistics
@@ -16,6 +18,8 @@ WORKLOAD = os.path.join(BUILD, "tests/bench/workload")
 LOAD = os.path.join(BUILD, "tests/bench/load")
 PLUGIN = os.path.join(BUILD, "tests/bench/plugin.so")
 PAIRS = 5 if QUICK else 15
+# One for the bare run and one for the preloaded.
+PROCESSORS = sorted(os.sched_getaffinity(0))[:2]
 
 
 def environment(preloaded, **options):
@@ -45,8 +49,12 @@ def preloading(command, preloaded):
     return ["env", "LD_PRELOAD=" + LIBRARY] + command if preloaded else command
 
 
-def workload(preloaded, *words, network=True):
-    command = preloading([WORKLOAD, *map(str, words)], preloaded)
+def on(processor, command):
+    return command if processor is None else ["taskset", "--cpu-list", str(processor), *command]
+
+
+def workload(preloaded, *words, network=True, processor=None):
+    command = on(processor, preloading([WORKLOAD, *map(str, words)], preloaded))
     done = subprocess.run(own_network(command) if network else command, env=environment(False),
                           capture_output=True, text=True, check=False)
     if done.returncode != 0:
@@ -61,6 +69,29 @@ def pairs(measure, count=PAIRS):
         for preloaded in (False, True) if i % 2 == 0 else (True, False):
             (ours if preloaded else bare).append(measure(preloaded))
     return bare, ours, [o / b for b, o in zip(bare, ours)]
+
+
+def at_once(turn):
+    """turn(preloaded, processor) -> what it measured. Bare and preloaded run at the same time, each on
+    a processor of its own, and then again with the places changed: what the machine does to one
+    second, or to one processor, it does to both. Answers [(bare, ours), (bare, ours)]."""
+    answers = []
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        for places in (PROCESSORS, PROCESSORS[::-1]):
+            both = [pool.submit(turn, preloaded, place)
+                    for preloaded, place in zip((False, True), places)]
+            answers.append(tuple(each.result() for each in both))
+    return answers
+
+
+def pairs_at_once(measure, count=PAIRS):
+    """As pairs(), of a measure(preloaded, processor): a pair is what at_once() measures, and its ratio
+    the geometric mean of the two."""
+    if len(PROCESSORS) < 2:
+        return pairs(lambda preloaded: measure(preloaded, None), count)
+    taken = [at_once(measure) for _ in range(count)]
+    bare, ours = ([statistics.mean(turn[side] for turn in pair) for pair in taken] for side in (0, 1))
+    return bare, ours, [math.sqrt(math.prod(o / b for b, o in pair)) for pair in taken]
 
 
 # --- the table --------------------------------------------------------------------------------------
@@ -94,8 +125,15 @@ def row(what, bare, ours, added, limit, unit, spread="", at_least=False):
 def ratio_row(what, measured, limit, scale=1.0, at_least=False):
     bare, ours, ratios = measured
     row(what, statistics.median(bare) * scale, statistics.median(ours) * scale,
-        statistics.median(ratios), limit, "times bare", f"{min(ratios):.3f} to {max(ratios):.3f}",
-        at_least)
+        statistics.median(ratios), limit, "times bare", spread_of(ratios), at_least)
+
+
+def spread_of(ratios):
+    """Of all pairs, and where the median of so many is with a confidence of 95 % (by its order
+    statistics: the k-th smallest and largest, k from the binomial distribution's normal form)."""
+    ordered = sorted(ratios)
+    k = max(0, math.floor(len(ordered) / 2 - 0.98 * math.sqrt(len(ordered))) - 1)
+    return f"{ordered[0]:.3f} to {ordered[-1]:.3f}, median {ordered[k]:.3f} to {ordered[-1 - k]:.3f}"
 
 
 def difference_row(what, measured, limit, unit, scale=1.0):

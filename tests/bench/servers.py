@@ -8,7 +8,6 @@ ones. The clients are never preloaded. A server's processor time is what the ker
 counted for all threads of it and of its children (/proc/PID/task/TID/schedstat, nanoseconds).
 """
 
-import concurrent.futures
 import contextlib
 import glob
 import math
@@ -21,12 +20,11 @@ import subprocess
 import tempfile
 import time
 
-from measure import LOAD, QUICK, environment, missing, row, section
+from measure import (LOAD, PROCESSORS, QUICK, at_once, environment, missing, on, ratio_row, section)
 
 SECONDS = 1
 LIVES = 1 if QUICK else 5
 PAIRS = 2 if QUICK else 5  # in each life
-PROCESSORS = sorted(os.sched_getaffinity(0))[:2]
 DEADLINE_S = 20
 SBIN = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
 
@@ -182,8 +180,8 @@ def node(place, port):
 # --- clients: each answers how many requests were served -----------------------------------------------
 
 def client(words, processor):
-    return subprocess.run(["taskset", "--cpu-list", str(processor), *words], env=environment(False),
-                          capture_output=True, text=True, check=True).stdout
+    return subprocess.run(on(processor, words), env=environment(False), capture_output=True, text=True,
+                          check=True).stdout
 
 
 def wrk(port, keep, processor):
@@ -214,27 +212,24 @@ def load_one(server, ask, keep, processor):
     return (processor_seconds(server.process.pid) - before) / served * 1e6, served / seconds
 
 
-def load_both(bare, ours, ask, keep, processors):
-    """Both at the same time: what load_one says of each."""
-    for server, processor in zip((bare, ours), processors):
-        settle(server.process.pid, processor)
-        if server.backend:
-            settle(server.backend.process.pid, processor)
-    with concurrent.futures.ThreadPoolExecutor() as pool:
-        turns = [pool.submit(load_one, server, ask, keep, processor)
-                 for server, processor in zip((bare, ours), processors)]
-        return [turn.result() for turn in turns]
-
-
 def of_a_life(command, ask, keep, backend):
-    """For each pair: what load_both said in the one place and in the other."""
+    """For each pair: what load_one says of the bare and of the preloaded one, in the one place and in
+    the other."""
     with contextlib.ExitStack() as stack:
-        bare, ours = (stack.enter_context(
+        servers = [stack.enter_context(
             Server(command, preloaded, backend and stack.enter_context(Server(backend, False))))
-            for preloaded in (False, True))
-        load_both(bare, ours, ask, keep, PROCESSORS)  # caches, and what is compiled as it runs
+            for preloaded in (False, True)]
+
+        def turn(preloaded, processor):
+            server = servers[preloaded]
+            settle(server.process.pid, processor)
+            if server.backend:
+                settle(server.backend.process.pid, processor)
+            return load_one(server, ask, keep, processor)
+
+        at_once(turn)  # caches, and what is compiled as it runs
         for _ in range(PAIRS):
-            yield [load_both(bare, ours, ask, keep, order) for order in (PROCESSORS, PROCESSORS[::-1])]
+            yield at_once(turn)
 
 
 def compare(name, command, ask, keep, backend=None):
@@ -245,17 +240,8 @@ def compare(name, command, ask, keep, backend=None):
     for i, (what, limit, at_least) in enumerate((("CPU a request, us", 1.03, False),
                                                  ("requests a second", 0.98, True))):
         bare, ours = ([turn[side][i] for pair in pairs for turn in pair] for side in (0, 1))
-        ratios = [math.sqrt(math.prod(turn[1][i] / turn[0][i] for turn in pair)) for pair in pairs]
-        row(f"{name}: {what}", statistics.median(bare), statistics.median(ours), statistics.median(ratios),
-            limit, "times bare", spread_of(ratios), at_least)
-
-
-def spread_of(ratios):
-    """Of all pairs, and where the median of so many is with a confidence of 95 % (by its order
-    statistics: the k-th smallest and largest, k from the binomial distribution's normal form)."""
-    ordered = sorted(ratios)
-    k = max(0, math.floor(len(ordered) / 2 - 0.98 * math.sqrt(len(ordered))) - 1)
-    return f"{ordered[0]:.3f} to {ordered[-1]:.3f}, median {ordered[k]:.3f} to {ordered[-1 - k]:.3f}"
+        ratios = [math.sqrt(math.prod(o[i] / b[i] for b, o in pair)) for pair in pairs]
+        ratio_row(f"{name}: {what}", (bare, ours, ratios), limit, at_least=at_least)
 
 
 def measure():

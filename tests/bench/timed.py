@@ -1,31 +1,51 @@
-"""Time, as ratios of alternating pairs of whole runs.
+"""Time, as ratios of pairs: of whole runs, bare and preloaded at the same time on a processor each,
+and in turns where a run needs both processors.
 
 Connections are measured in processor time of the process, which a busy machine adds less to. Each run
 has a network namespace of its own where the machine permits, so that the TIME_WAIT sockets of one run
 do not slow down the next.
 """
 
-import os
 import subprocess
-import time
+import sys
 
-from measure import QUICK, difference_row, environment, pairs, ratio_row, section, workload
+from measure import (QUICK, difference_row, environment, on, pairs, pairs_at_once, ratio_row, section,
+                     workload)
+
+# Prints the seconds that each of argv[1] starts of /bin/true took, in the environment argv[2:].
+START = """
+import os, sys, time
+runs, environment = int(sys.argv[1]), dict(each.split("=", 1) for each in sys.argv[2:])
+begun = time.perf_counter()
+for _ in range(runs):
+    os.waitpid(os.posix_spawn("/bin/true", ["true"], environment), 0)
+print((time.perf_counter() - begun) / runs)
+"""
 
 
 def connections(*words):
+    return pairs_at_once(lambda preloaded, processor:
+                         float(workload(preloaded, *words, processor=processor).stdout))
+
+
+def connections_in_turns(*words):
     return pairs(lambda preloaded: float(workload(preloaded, *words).stdout))
 
 
-def start_up():
-    runs = 40 if QUICK else 100
+def growth(many, few):
+    """How much dearer a connection is in the one workload than in the other."""
+    return pairs_at_once(lambda preloaded, processor: (
+        float(workload(preloaded, *many, processor=processor).stdout)
+        / float(workload(preloaded, *few, processor=processor).stdout)))
 
-    def measure_one(preloaded):
-        env = environment(preloaded)
-        begun = time.perf_counter()
-        for _ in range(runs):
-            os.waitpid(os.posix_spawn("/bin/true", ["true"], env), 0)
-        return (time.perf_counter() - begun) / runs
-    return pairs(measure_one)
+
+def start_up():
+    def measure_one(preloaded, processor):
+        words = [sys.executable, "-S", "-E", "-c", START, str(40 if QUICK else 100),
+                 *(f"{name}={value}" for name, value in environment(preloaded).items())]
+        return float(subprocess.run(on(processor, words), env=environment(False), check=True,
+                                    capture_output=True, text=True).stdout)
+    return pairs_at_once(measure_one)
 
 
 def measure():
@@ -38,7 +58,9 @@ def measure():
         ratio_row("a connection, 60 deep, us", connections("life", 20000, 60), None, 1e-3)
     ratio_row("a connection, 25 deep, idle loopback, us", connections("life", 3000, 25), None, 1e-3)
     ratio_row("a byte there and back, us", connections("ping", 30000), 1.01, 1e-3)
-    ratio_row("1 thread: a connection, us", connections("life", 5000, 25, 1), None, 1e-3)
-    ratio_row("2 threads: a connection, us", connections("life", 5000, 25, 2), None, 1e-3)
+    ratio_row("1 thread: a connection, us", connections_in_turns("life", 5000, 25, 1), None, 1e-3)
+    ratio_row("2 threads: a connection, us", connections_in_turns("life", 5000, 25, 2), None, 1e-3)
     ratio_row("beside 10 open sockets, us", connections("life", 5000, 25, 1, 5), None, 1e-3)
     ratio_row("beside 15,000 open sockets, us", connections("life", 5000, 25, 1, 7500), None, 1e-3)
+    ratio_row("beside 15,000, to beside 10", growth(("life", 5000, 25, 1, 7500), ("life", 5000, 25, 1, 5)),
+              1.05)
