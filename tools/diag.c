@@ -15,7 +15,10 @@
 
 enum {
     ANSWER_BYTES = 64 << 10,
-    TRIES = 3 // a dump that the kernel says was torn (EINTR) is asked for again
+    TRIES = 3, // a dump that the kernel says was torn (EINTR) is asked for again
+    // When the kernel looked is known to within this, or it is asked again. More than that passes
+    // only where another process had its turn meanwhile.
+    SLACK_NS = 5 * 1000 * 1000
 };
 
 // --- one answer ---------------------------------------------------------------------------------
@@ -69,9 +72,14 @@ static int append(struct diag_table *table, size_t *room, const struct diag_sock
     return 0;
 }
 
+struct diag_link {
+    struct mnl_socket *netlink;
+};
+
 struct reading {
     struct diag_table *table;
-    uint64_t sampled_ns; // when the kernel looked at the sockets of the answer that is read
+    uint64_t sampled_ns; // when the kernel looked at the sockets of the answer that is read,
+    uint64_t slack_ns;   // or as much earlier
     size_t room;
     int error;
 };
@@ -108,6 +116,7 @@ static int on_message(const struct nlmsghdr *header, void *context) {
         return MNL_CB_OK;
     socket_of(&socket, header);
     socket.sampled_ns = reading->sampled_ns;
+    socket.slack_ns = reading->slack_ns;
     reading->error = append(reading->table, &reading->room, &socket);
     return reading->error < 0 ? MNL_CB_ERROR : MNL_CB_OK;
 }
@@ -133,10 +142,13 @@ static int request(struct mnl_socket *netlink, uint8_t family, uint32_t sequence
 static int read_family(struct mnl_socket *netlink, uint8_t family, uint32_t sequence,
                        struct reading *reading) {
     static char buffer[ANSWER_BYTES] __attribute__((aligned(8)));
+    uint64_t asked_ns = clock_now_ns();
     int error = request(netlink, family, sequence);
     reading->sampled_ns = clock_now_ns();
+    reading->slack_ns = reading->sampled_ns - asked_ns;
     int state = MNL_CB_OK;
     while (error == 0 && state == MNL_CB_OK) {
+        asked_ns = clock_now_ns();
         ssize_t len = mnl_socket_recvfrom(netlink, buffer, sizeof buffer);
         if (len < 0 && errno == EINTR)
             continue;
@@ -146,6 +158,7 @@ static int read_family(struct mnl_socket *netlink, uint8_t family, uint32_t sequ
         state = mnl_cb_run(buffer, (size_t)len, sequence, mnl_socket_get_portid(netlink),
                            on_message, reading);
         reading->sampled_ns = received_ns;
+        reading->slack_ns = received_ns - asked_ns;
         if (state == MNL_CB_ERROR)
             error = reading->error < 0 ? reading->error : -errno;
     }
@@ -172,6 +185,22 @@ static void make_older(struct diag_socket *socket, uint64_t now) {
     socket->last_data_sent_ms += ms;
 }
 
+// On a busy machine some tens of milliseconds may pass between the kernel's look and ours at the
+// clock, and the ages would be wrong by as much.
+static void look_again(struct mnl_socket *netlink, struct diag_socket *socket) {
+    struct diag_link link = {netlink};
+    struct diag_socket now;
+    for (int tries = 0; socket->slack_ns > SLACK_NS && tries < TRIES; tries++) {
+        uint64_t asked_ns = clock_now_ns();
+        if (diag_ask(&link, socket, &now) < 0 || now.inode != socket->inode)
+            return; // closed since
+        now.sampled_ns = clock_now_ns();
+        now.slack_ns = now.sampled_ns - asked_ns;
+        if (now.slack_ns < socket->slack_ns)
+            *socket = now;
+    }
+}
+
 static int read_all(struct mnl_socket *netlink, struct diag_table *out) {
     static const uint8_t families[] = {AF_INET, AF_INET6};
     struct reading reading = {.table = out};
@@ -186,6 +215,9 @@ static int read_all(struct mnl_socket *netlink, struct diag_table *out) {
         if (error < 0 && !(families[i] == AF_INET6 && error == -ENOENT))
             return error;
     }
+    for (size_t i = 0; i < out->count; i++)
+        if (out->sockets[i].inode && out->sockets[i].has_info)
+            look_again(netlink, &out->sockets[i]);
     out->taken_ns = clock_now_ns();
     for (size_t i = 0; i < out->count; i++)
         make_older(&out->sockets[i], out->taken_ns);
@@ -286,10 +318,6 @@ int diag_read_of(pid_t pid, struct diag_table *out) {
 }
 
 // --- one socket ---------------------------------------------------------------------------------
-
-struct diag_link {
-    struct mnl_socket *netlink;
-};
 
 int diag_open_of(pid_t pid, struct diag_link **out) {
     struct mnl_socket *netlink = NULL;

@@ -20,6 +20,7 @@ struct diag_socket {
     uint32_t recv_queue_bytes;
     uint32_t send_queue_bytes;
     uint64_t sampled_ns; // CLOCK_MONOTONIC, when the kernel looked at it; 0: not of a table
+    uint64_t slack_ns;   // it may have looked as much earlier
     // Milliseconds before the table's taken_ns; of TCP_INFO, see has_info. In CLOSE_WAIT
     // last_ack_recv is the age of the FIN, exact while this side has sent nothing since.
     uint32_t last_ack_recv_ms, last_data_recv_ms, last_data_sent_ms;

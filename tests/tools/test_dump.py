@@ -15,6 +15,7 @@ from harness import PYTHON, SOCKLEAK, findings, sockleak, wait_until
 
 KINDS = ("eof=3", "fin=2", "data=1", "reset=1")
 GRACE_S = 1.1  # a live process: what is in its state for less than a second is no leak yet
+FIN_SLACK_MS = 20
 IS_ROOT = os.geteuid() == 0
 
 
@@ -47,6 +48,28 @@ class Preloaded(harness.TestCase):
         time.sleep(GRACE_S)
         self.assert_ages_are_those_of_ss(port, lambda: harness.ages_by_ports(
             s for f in dump_json(process.pid)["processes"][0]["findings"] for s in f["sockets"]))
+
+    def test_ages_are_right_also_where_others_have_the_processor(self):
+        """What the kernel says is old before the command gets to look at the clock."""
+        process, _ = self.leaker("fin=40", preload=True)
+        time.sleep(GRACE_S)
+        processor = min(os.sched_getaffinity(0))
+
+        def share_processor(nice):
+            os.sched_setaffinity(0, {processor})
+            os.nice(nice)
+        for _ in range(2):
+            self.start(PYTHON, "-c", "while True: pass", preexec_fn=lambda: share_processor(0))
+        fins = {}
+        for _ in range(6):
+            done = sockleak("dump", "--format=json", "--max-sockets=40", process.pid,
+                            preexec_fn=lambda: share_processor(5))
+            for each in json.loads(done.stdout)["processes"][0]["findings"][0]["sockets"]:
+                (fin,) = [event for event in each["teardown"] if event["what"] == "peer-fin"]
+                fins.setdefault(each["inode"], []).append(fin["at_epoch_ms"])
+        self.assertEqual(len(fins), 40)
+        for seen in fins.values():
+            self.assertLessEqual(max(seen) - min(seen), FIN_SLACK_MS, seen)
 
     def test_the_process_goes_on_untouched(self):
         process, _ = self.leaker("eof=1", preload=True)
