@@ -1,6 +1,8 @@
 """make install and uninstall: what lies where, that it runs from there, and that nothing is left."""
 
+import glob
 import os
+import re
 import shutil
 import subprocess
 import unittest
@@ -82,6 +84,22 @@ class Install(harness.TestCase):
             ["bash", "-c", f". {BASH_COMPLETION}; _completion_loader sockleak; complete -p sockleak"],
             env=env, capture_output=True, text=True, check=False)
         self.assertIn("-F _sockleak sockleak", done.stdout, done.stderr)
+
+
+@unittest.skipUnless(shutil.which("make"), "needs make")
+class Help(unittest.TestCase):
+    def test_it_lists_each_target_that_has_a_line(self):
+        """Also one with digits in its name."""
+        done = subprocess.run(["make", "-s", "help"], cwd=ROOT, env=harness.clean_environment(),
+                              capture_output=True, text=True, check=True)
+        listed = [line.split()[0] for line in done.stdout.splitlines()]
+        files = ["Makefile", *glob.glob("tools/*.mk", root_dir=ROOT), *glob.glob("tests/**/*.mk", root_dir=ROOT,
+                                                                                 recursive=True)]
+        told = [line.split(":")[0] for path in files
+                for line in harness.read(os.path.join(ROOT, path)).splitlines()
+                if re.match(r"\S+:.*## \w", line)]
+        self.assertIn("check", told)
+        self.assertEqual(sorted(listed), sorted(told))
 
 
 if __name__ == "__main__":
