@@ -223,7 +223,8 @@ static void say_forgotten(struct text_buffer *out, const struct ledger_record *r
     const struct ledger_stack *site = facts->site;
     if (!site || site->opened == 0)
         return;
-    if (site->closed && site->closed <= site->opened) {
+    // All closed, and this one open: what was closed were a fork's other copies.
+    if (site->closed && site->closed < site->opened) {
         text_string(out, "; closed properly ");
         text_decimal(out, site->closed);
         text_string(out, " of ");

@@ -138,6 +138,9 @@ static void the_call_site_tells_how_often_it_was_closed(void **state) {
                         "properly 998 of 1000 times from this call site: look for an early return");
     site.closed = 0;
     assert_non_null(strstr(said(&record, &facts), "; never closed from this call site"));
+    site = (struct ledger_stack){.opened = 1, .closed = 1}; // a parent its copy, and not a child
+    assert_string_equal(said(&record, &facts),
+                        "thread 7 read end of stream and went on, it is in accept4 on fd 3");
 }
 
 // --- blocked ------------------------------------------------------------------------------------
