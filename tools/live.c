@@ -342,6 +342,7 @@ int live_observe(const struct live_process *process, struct report *report, cons
         .sockets = process->sockets,
         .socket_count = process->socket_count,
         .unwatched = unwatched,
+        .opened_nothing = process->opened_nothing,
     };
     return report_observe(report, &facts);
 }

@@ -17,6 +17,7 @@ struct live_process {
     int kernel_error;      // why not; -errno
     uint32_t fin_read;     // of its sockets in CLOSE_WAIT: end of stream was consumed
     uint32_t fin_not_read; // and not
+    bool opened_nothing;   // set by whoever knows it: it is watched, and opened no socket itself
     uint32_t not_accepted; // in CLOSE_WAIT, in the accept queues of its listening sockets
     struct report_socket_facts *sockets;
     uint32_t socket_count;

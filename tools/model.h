@@ -346,6 +346,7 @@ struct report_process_facts {
     const struct report_socket_facts *sockets; // all that are open
     uint32_t socket_count;
     const char *unwatched; // why there is no ledger to expect, or NULL
+    bool opened_nothing;   // nor is there one: what it has was open when it was executed
 };
 
 // A live process looked at from outside. Joined with the newest ledger of the same pid and start

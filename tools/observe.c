@@ -121,8 +121,10 @@ int report_observe(struct report *report, const struct report_process_facts *fac
         else
             sockets[i].record.provenance = PROVENANCE_FOUND;
         sockets[i].process = process;
-        if (!known)
+        if (!known) {
             sockets[i].record.process = process->process;
+            sockets[i].is_left_by_exec = facts->opened_nothing;
+        }
         overlay(report, &sockets[i], &facts->sockets[i]);
     }
     free(process->sockets);

@@ -236,6 +236,24 @@ int procfs_sockets(pid_t pid, struct procfs_socket **out, size_t *count) {
     return error;
 }
 
+bool procfs_has_io_uring(pid_t pid) {
+    int dir_fd = open_of(pid, "fd", O_DIRECTORY);
+    DIR *dir = dir_fd < 0 ? NULL : fdopendir(dir_fd);
+    const struct dirent *entry;
+    bool found = false;
+    while (dir && !found && (entry = readdir(dir))) {
+        char target[PATH_BYTES];
+        ssize_t len = readlinkat(dir_fd, entry->d_name, target, sizeof target - 1);
+        target[len > 0 ? len : 0] = '\0';
+        found = strcmp(target, "anon_inode:[io_uring]") == 0;
+    }
+    if (dir)
+        closedir(dir);
+    else if (dir_fd >= 0)
+        close(dir_fd);
+    return found;
+}
+
 int procfs_socket_protocol(pid_t pid, int fd, char *out, size_t out_bytes) {
     char path[PATH_BYTES];
     snprintf(path, sizeof path, "/proc/%d/fd/%d", (int)pid, fd);

@@ -49,6 +49,9 @@ struct procfs_socket {
 // where the process is another user's.
 int procfs_sockets(pid_t pid, struct procfs_socket **out, size_t *count);
 
+// Whether it has an io_uring, and so may open sockets without a call that can be intercepted.
+bool procfs_has_io_uring(pid_t pid);
+
 // The protocol of a socket, such as "TCP", "TCPv6", "UNIX" (getxattr system.sockprotoname, as lsof
 // asks). 0 or -errno: -ENOENT where the fd is closed, -EOPNOTSUPP where it is no socket any more.
 int procfs_socket_protocol(pid_t pid, int fd, char *out, size_t out_bytes);

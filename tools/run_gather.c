@@ -39,15 +39,18 @@ static void note_blind(struct report *report, pid_t pid, const char *why) {
     report_note_text(report, note);
 }
 
-// A ledger in private memory: the process could not make a file, as after a chroot.
-static bool add_private_ledger(struct report *report, pid_t pid) {
+// A ledger in private memory: the process could not make a file, as after a chroot. Returns as
+// remote_ledger_find().
+static int add_private_ledger(struct report *report, pid_t pid) {
     struct remote_ledger ledger;
     char label[32];
-    if (remote_ledger_find(pid, &ledger) != REMOTE_LEDGER)
-        return false;
+    int found = remote_ledger_find(pid, &ledger);
+    if (found != REMOTE_LEDGER)
+        return found;
     snprintf(label, sizeof label, "process %d", (int)pid);
     struct ledger_source source = {remote_ledger_read, &ledger, ledger.bytes, label};
-    return report_add_ledger_source(report, &source) == 0;
+    int error = report_add_ledger_source(report, &source);
+    return error < 0 ? error : REMOTE_LEDGER;
 }
 
 static void add_live(void *context, pid_t pid) {
@@ -63,8 +66,15 @@ static void add_live(void *context, pid_t pid) {
             note_blind(gathering->report, pid, strerror(-error));
         return;
     }
-    if (!has_file && !add_private_ledger(gathering->report, pid))
-        live_drop_last(&gathering->live); // not watched, or without sockets
+    if (has_file)
+        return;
+    int found = add_private_ledger(gathering->report, pid);
+    // What opened no socket has no ledger, but may have what it was started with.
+    struct live_process *process = &gathering->live.processes[gathering->live.count - 1];
+    if (found == REMOTE_NO_LEDGER && process->socket_count)
+        process->opened_nothing = !procfs_has_io_uring(pid);
+    else if (found != REMOTE_LEDGER)
+        live_drop_last(&gathering->live);
 }
 
 void run_gather(struct report *report, const struct run_directory *directory) {

@@ -33,7 +33,7 @@ void address_put(struct ledger_address *out, const struct ledger_address *from) 
 }
 
 static struct ledger_address get(const struct ledger_address *from) {
-    struct ledger_address copy;
+    struct ledger_address copy = {0};
     for (size_t i = 0; i < sizeof copy / sizeof(word); i++)
         ((word *)&copy)[i] = __atomic_load_n((const word *)from + i, __ATOMIC_RELAXED);
     return copy;

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
 import unittest
@@ -495,6 +496,38 @@ def has_queue(directory):
         key = (key ^ byte) * 16777619 & 0xFFFFFFFF
     with open("/proc/sysvipc/msg", encoding="ascii") as file:
         return ((key & 0x7FFFFFFF) | 1) in {int(line.split()[0]) for line in file.readlines()[1:]}
+
+
+# Starts `sleep` with a socket that is in CLOSE_WAIT as soon as the starter has ended.
+HEIR = r"""
+import os, socket
+server = socket.create_server(("127.0.0.1", 0))
+client = socket.create_connection(server.getsockname())
+kept = server.accept()[0]
+kept.set_inheritable(True)
+away = [(os.POSIX_SPAWN_OPEN, fd, "/dev/null", os.O_WRONLY, 0) for fd in (1, 2)]
+pid = os.posix_spawn("/usr/bin/sleep", ["sleep", "60"], os.environ, file_actions=away)
+print(pid, kept.fileno(), flush=True)
+client.close()
+kept.close()
+"""
+
+
+class Heir(TestCase):
+    """A process that opened nothing, and was started with a socket; it outlives its starter."""
+
+    def test_its_leak_is_said_and_fails_the_run(self):
+        script, report = self.write("heir.py", HEIR), self.path("report.json")
+        done = sockleak("run", "--option", "grace_ms=0", f"--format=json:{report}", PYTHON, script)
+        pid, fd = map(int, done.stdout.split())
+        self.addCleanup(os.kill, pid, signal.SIGKILL)
+        self.assertEqual(done.returncode, 23, done.stderr)
+        document = json.loads(harness.read(report))
+        (finding,) = (f for p in document["processes"] if p["pid"] == pid for f in p["findings"])
+        self.assertEqual((finding["verdict"], finding["count"], finding["sockets"][0]["fds"]),
+                         ("fin-unread", 1, [fd]))
+        self.assertEqual((finding["birth"]["call"], finding["cause"]), ("unknown", "inherited"))
+        self.assertIn("left it open over exec", finding["cause_text"])
 
 
 @unittest.skipUnless(os.path.exists("/proc/sysvipc/msg"), "a kernel without System V message queues")
