@@ -27,7 +27,9 @@ enum {
 };
 enum {
     REMEMBERED_MAX = 8,
-    ENTRY_MAX_BYTES = 1 << 20
+    ENTRY_MAX_BYTES = 1 << 20,
+    PAGE_BYTES = 4096,
+    PAGES_MAX = 16 // enough for a table of 2^12 pages, and two entries
 };
 
 // --- reading ------------------------------------------------------------------------------------
@@ -105,17 +107,36 @@ struct description {
 
 // The mapping of a file that was loaded. Its tables are the linker's work, and nobody has looked at
 // them before: those of a packer, or of a damaged file, may lead anywhere, also into a hole of it.
+// So the kernel is asked before they are read, once a page while one frame is learned.
 struct mapping {
     const uint8_t *start, *end;
+    uintptr_t pages[PAGES_MAX]; // that can be read, the last in turn
+    unsigned asked;
 };
 
-static bool is_within(const struct mapping *mapping, const uint8_t *at, size_t bytes) {
-    return at >= mapping->start && at < mapping->end && (size_t)(mapping->end - at) >= bytes &&
-           readable(at, bytes);
+static bool is_page_readable(struct mapping *mapping, uintptr_t page) {
+    for (unsigned i = 0; i < mapping->asked && i < PAGES_MAX; i++)
+        if (mapping->pages[i] == page)
+            return true;
+    if (!readable((const void *)page, 1)) // NOLINT(performance-no-int-to-ptr)
+        return false;
+    mapping->pages[mapping->asked++ % PAGES_MAX] = page;
+    return true;
+}
+
+static bool is_within(struct mapping *mapping, const uint8_t *at, size_t bytes) {
+    if (at < mapping->start || at >= mapping->end || (size_t)(mapping->end - at) < bytes)
+        return false;
+    uintptr_t end = (uintptr_t)at + bytes;
+    for (uintptr_t page = (uintptr_t)at & ~(uintptr_t)(PAGE_BYTES - 1); page < end;
+         page += PAGE_BYTES)
+        if (!is_page_readable(mapping, page))
+            return false;
+    return true;
 }
 
 // A length-prefixed entry.
-static struct bytes entry_at(const uint8_t *at, const struct mapping *mapping) {
+static struct bytes entry_at(const uint8_t *at, struct mapping *mapping) {
     struct bytes in = {at, at, true};
     uint32_t len;
     if (!is_within(mapping, at, sizeof len))
@@ -133,7 +154,7 @@ static void skip_personality(struct bytes *in) {
     skip(in, 4);
 }
 
-static bool read_cie(const uint8_t *at, const struct mapping *mapping, struct description *out) {
+static bool read_cie(const uint8_t *at, struct mapping *mapping, struct description *out) {
     struct bytes in = entry_at(at, mapping);
     if (in.bad || take_bytes(&in, 4) != 0)
         return false;
@@ -165,7 +186,7 @@ static bool read_cie(const uint8_t *at, const struct mapping *mapping, struct de
     return has_encoding && !in.bad && !data.bad;
 }
 
-static bool read_fde(const uint8_t *at, const struct mapping *mapping, struct description *out) {
+static bool read_fde(const uint8_t *at, struct mapping *mapping, struct description *out) {
     struct bytes in = entry_at(at, mapping);
     const uint8_t *field = in.at;
     uint32_t to_cie = (uint32_t)take_bytes(&in, 4);
@@ -180,7 +201,7 @@ static bool read_fde(const uint8_t *at, const struct mapping *mapping, struct de
 }
 
 // The table in .eh_frame_hdr, sorted by start: pairs of 32-bit distances from the header.
-static const uint8_t *find_fde(const uint8_t *header, const struct mapping *mapping, uintptr_t pc) {
+static const uint8_t *find_fde(const uint8_t *header, struct mapping *mapping, uintptr_t pc) {
     enum {
         FRONT_BYTES = 12,
         ENTRY_BYTES = 8
@@ -383,7 +404,7 @@ static bool describe(uintptr_t pc, struct description *out) {
     struct dl_find_object found;
     if (!_dl_find_object || _dl_find_object((void *)pc, &found) != 0 || !found.dlfo_eh_frame)
         return false;
-    const struct mapping mapping = {found.dlfo_map_start, found.dlfo_map_end};
+    struct mapping mapping = {.start = found.dlfo_map_start, .end = found.dlfo_map_end};
     const uint8_t *fde = find_fde(found.dlfo_eh_frame, &mapping, pc);
     return fde && read_fde(fde, &mapping, out) && pc >= out->start && pc < out->end;
 }

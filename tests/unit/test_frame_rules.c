@@ -7,6 +7,7 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #if defined(__x86_64__) && defined(DLFO_STRUCT_HAS_EH_DBASE)
 
@@ -104,7 +105,8 @@ enum {
     FDE_AT = 64,
     INSTRUCTIONS_AT = FDE_AT + 17,
     CODE_AT = 192,
-    CODE_BYTES = 16
+    CODE_BYTES = 16,
+    PAGE_BYTES = 4096
 };
 
 // Each part as the Linux Standard Base has it ("DWARF Extensions", .eh_frame and .eh_frame_hdr).
@@ -115,7 +117,9 @@ static const uint8_t cie[] = {20,  0,   0,    0, 0,    0,  0, 0,    /* version *
                               'z', 'R', 0,    1, 0x78, 16, 1, 0x1b, 0x0c,
                               7,   8,   0x90, 1, 0,    0};
 
-static uint8_t image[IMAGE_BYTES];
+// The instructions lie in the second page, what leads to them in the first.
+static uint8_t pages[2 * PAGE_BYTES] __attribute__((aligned(PAGE_BYTES)));
+static uint8_t *const image = pages + PAGE_BYTES - INSTRUCTIONS_AT;
 static bool is_by_hand;
 
 // In the place of libc's, for this program and what it is linked from.
@@ -125,12 +129,12 @@ int _dl_find_object(void *address, struct dl_find_object *out) {
         *(void **)&real = dlsym(RTLD_NEXT, "_dl_find_object");
         return real(address, out);
     }
-    *out = (struct dl_find_object){.dlfo_eh_frame = image, .dlfo_map_end = image + sizeof image};
+    *out = (struct dl_find_object){.dlfo_eh_frame = image, .dlfo_map_end = image + IMAGE_BYTES};
     return 0;
 }
 
 static void make_image(const uint8_t *instructions, size_t count) {
-    memset(image, 0, sizeof image);
+    memset(image, 0, IMAGE_BYTES);
     memcpy(image, header, sizeof header);
     memcpy(image + CIE_AT, cie, sizeof cie);
     uint32_t fde[] = {(uint32_t)(13 + count), FDE_AT + 4 - CIE_AT, CODE_AT - (FDE_AT + 8),
@@ -214,12 +218,23 @@ static void tables_that_are_broken_are_refused(void **state) {
     }
 }
 
+static void entries_that_end_in_a_hole_are_refused(void **state) {
+    (void)state;
+    static const uint8_t nops[8];
+    make_image(nops, sizeof nops);
+    assert_int_equal(mprotect(pages + PAGE_BYTES, PAGE_BYTES, PROT_NONE), 0);
+    assert_int_equal(rule_by_hand().kind, FRAME_REFUSED);
+    assert_int_equal(mprotect(pages + PAGE_BYTES, PAGE_BYTES, PROT_READ | PROT_WRITE), 0);
+    assert_int_equal(rule_by_hand().kind, FRAME_BY_RSP);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_rule_is_the_assemblers),
         cmocka_unit_test(code_without_information_is_refused),
         cmocka_unit_test(instructions_that_are_broken_are_refused),
         cmocka_unit_test(tables_that_are_broken_are_refused),
+        cmocka_unit_test(entries_that_end_in_a_hole_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
