@@ -4,7 +4,7 @@
 FAULTS_DIR := $(BUILD)/faults
 FAULTS_LIBRARY := $(FAULTS_DIR)/libsockleak.so
 FAULTS_OBJECTS := $(patsubst %,$(FAULTS_DIR)/%.o,$(PRELOAD_SOURCES) tests/faults/seam.c)
-FAULTS_PROGRAMS := $(FAULTS_LIBRARY) $(FAULTS_DIR)/faulty $(FAULTS_DIR)/plugin.so
+FAULTS_PROGRAMS := $(FAULTS_LIBRARY) $(FAULTS_DIR)/faulty $(FAULTS_DIR)/plugin.so $(FAULTS_DIR)/no_debug.so
 
 # base/sys.h with its sys_call() under another name, and seam.c's declared in its place.
 $(FAULTS_DIR)/include/base/sys.h: preload/base/sys.h tests/faults/faults.mk
@@ -49,7 +49,7 @@ $(FAULTS_DIR)/faulty: tests/faults/faulty.c tests/preload/rig.c tests/preload/ri
 	$(QUIET)$(CC) $(CPPFLAGS) $(filter-out -MMD -MP,$(CFLAGS)) $(PRELOAD_TEST_CFLAGS) $(LDFLAGS) \
 		-o $@ tests/faults/faulty.c tests/preload/rig.c -lcmocka -ldl -lpthread
 
-$(FAULTS_DIR)/plugin.so: tests/faults/plugin.c
+$(FAULTS_DIR)/%.so: tests/faults/%.c
 	@mkdir -p $(@D)
 	$(call say,CC,$<)
 	$(QUIET)$(CC) $(CPPFLAGS) $(filter-out -MMD -MP,$(CFLAGS)) -fPIC -shared -o $@ $<

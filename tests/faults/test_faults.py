@@ -21,11 +21,12 @@ import tempfile
 import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "tools"))
-from harness import BUILD, SOCKLEAK, clean_environment, need_build  # noqa: E402
+from harness import BUILD, SOCKLEAK, clean_environment, is_sanitized, need_build  # noqa: E402
 
 DIRECTORY = os.path.join(BUILD, "faults")
 LIBRARY = os.path.join(DIRECTORY, "libsockleak.so")
 PROGRAM = os.path.join(DIRECTORY, "faulty")
+NO_DEBUG = os.path.join(DIRECTORY, "no_debug.so")
 OPTIONS = "exit_grace_ms=0:grace_ms=0"
 FILE_BYTES = 1 << 20
 HEAD = "=QIIQQ"  # struct faults of seam.c
@@ -78,6 +79,8 @@ class Bench:
     def __init__(self, directory, with_file):
         self.directory = directory
         self.ledgers = os.path.join(directory, "ledgers") if with_file else None
+        # AddressSanitizer's runtime wants to be the first library.
+        self.reporting = clean_environment(**{} if is_sanitized() else {"LD_PRELOAD": NO_DEBUG})
         self.switch = Switch(os.path.join(directory, "switch"))
 
     def run(self, scenario, preloaded=True):
@@ -110,7 +113,7 @@ class Bench:
     def report(self):
         """What the command makes of the ledgers that are left."""
         done = subprocess.run([SOCKLEAK, "report", "--format=json:/dev/stdout", "-q", self.ledgers],
-                              env=clean_environment(), capture_output=True, text=True,
+                              env=self.reporting, capture_output=True, text=True,
                               errors="replace", timeout=DEADLINE_S, check=False)
         return done.returncode, done.stdout, done.stderr
 
