@@ -58,7 +58,7 @@ check-built: $(FAULTS_PROGRAMS)
 
 .PHONY: faults
 faults: all $(FAULTS_PROGRAMS) ## make every system call of ours fail in turn, all of them
-	$(QUIET)BUILD=$(BUILD) FAULTS=all /usr/bin/python3 tests/faults/test_faults.py
+	$(QUIET)BUILD=$(BUILD) FAULTS=all JOBS=$(JOBS) /usr/bin/python3 tests/faults/test_faults.py
 
 -include $(FAULTS_OBJECTS:.o=.d)
 
