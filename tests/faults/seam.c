@@ -2,9 +2,11 @@
 // base/sys.h in which sys_call() is this function (faults.mk). The product has none of it.
 //
 // SOCKLEAK_FAULTS names a file with a struct faults (test_faults.py writes it), which all processes
-// of a run share. In the mode TRACE each call is noted; in ONCE the one whose number is `at` fails,
-// in ON that one and all later ones. Calls that cannot fail (their manual pages list no error for
-// valid arguments) are not counted.
+// of a run share. In the mode TRACE each call is noted; in ONCE the one that is named fails, in
+// KIND that one and all later ones of its kind, in ALL that one and all later ones. Calls that
+// cannot fail (their manual pages list no error for valid arguments) are not counted. A call's name
+// is the number of its process and its own number there: how processes take turns does not change
+// it.
 #include "base/sys.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -21,25 +23,31 @@ enum mode {
 };
 
 enum {
-    TRACE_MAX = 1 << 16
+    TRACE_MAX = 1 << 15
 };
 
 struct faults {
-    uint64_t at;
-    uint32_t mode;    // enum mode
-    uint32_t variant; // which of two errors
-    uint64_t count;   // of calls so far
-    uint64_t failed;  // of those that were made to fail
+    uint32_t process, index; // of the call that fails
+    uint32_t mode;           // enum mode
+    uint32_t variant;        // which of two errors
+    uint32_t processes;      // that there were so far
+    uint32_t count;          // of calls
+    uint32_t failed;         // of those that were made to fail
+    uint32_t unused;
     struct {
+        uint32_t process, index;
         uint32_t site; // where in the library the call was made
-        uint32_t number;
-    } calls[TRACE_MAX]; // TRACE: all; otherwise the first is the one that failed first
+        uint16_t number;
+        uint8_t errors[2]; // how many different ones, in the modes ONCE and KIND
+    } calls[TRACE_MAX];    // TRACE: all; otherwise the first is the one that failed first
 };
 
 extern const char __ehdr_start[] __attribute__((visibility("hidden")));
 
 static struct faults *faults;
 static bool looked;
+static long self; // pid of the process that `process` and `calls` are of
+static uint32_t process, calls;
 
 static void look(void) {
     looked = true;
@@ -76,6 +84,8 @@ static bool can_fail(long number, long a) {
 static int error_of(long number, unsigned variant, unsigned mode) {
     int interrupted = mode == ONCE ? EINTR : EPERM;
     switch (number) {
+    case SYS_close: // close(2): "Linux ... always releases the file descriptor"
+        return EINTR;
     case SYS_openat:
         return variant ? EACCES : EMFILE;
     case SYS_read:
@@ -107,33 +117,56 @@ static int error_of(long number, unsigned variant, unsigned mode) {
     }
 }
 
+static uint8_t errors_of(long number, unsigned mode) {
+    return error_of(number, 0, mode) == error_of(number, 1, mode) ? 1 : 2;
+}
+
+static void note(uint32_t at, uint32_t index, uint32_t site, long number) {
+    if (at >= TRACE_MAX)
+        return;
+    faults->calls[at].process = process;
+    faults->calls[at].index = index;
+    faults->calls[at].site = site;
+    faults->calls[at].number = (uint16_t)number;
+    faults->calls[at].errors[0] = errors_of(number, ONCE);
+    faults->calls[at].errors[1] = errors_of(number, KIND);
+}
+
+static uint32_t next_index(void) {
+    long now = sys_call_kernel(SYS_getpid, 0, 0, 0, 0, 0, 0);
+    if (now != self) {
+        self = now;
+        calls = 0;
+        process = __atomic_fetch_add(&faults->processes, 1, __ATOMIC_RELAXED);
+    }
+    return calls++; // the scenarios have one thread a process
+}
+
+static bool must_fail(uint32_t index, uint32_t site, long number) {
+    if (process == faults->process && index == faults->index) {
+        note(0, index, site, number);
+        return true;
+    }
+    if (__atomic_load_n(&faults->failed, __ATOMIC_RELAXED) == 0)
+        return false;
+    return faults->mode == ALL || (faults->mode == KIND && faults->calls[0].number == number);
+}
+
 __attribute__((noinline)) long sys_call(long number, long a, long b, long c, long d, long e,
                                         long f) {
     if (!looked)
         look();
     if (!faults || !can_fail(number, a))
         return sys_call_kernel(number, a, b, c, d, e, f);
-    uint64_t mine = __atomic_fetch_add(&faults->count, 1, __ATOMIC_RELAXED);
+    uint32_t index = next_index();
     uint32_t site = (uint32_t)((const char *)__builtin_return_address(0) - __ehdr_start);
-    if (faults->mode == TRACE) {
-        if (mine < TRACE_MAX) {
-            faults->calls[mine].site = site;
-            faults->calls[mine].number = (uint32_t)number;
-        }
-        return sys_call_kernel(number, a, b, c, d, e, f);
-    }
-    if (mine == faults->at) {
-        faults->calls[0].site = site;
-        faults->calls[0].number = (uint32_t)number;
-    }
-    bool same_kind = faults->calls[0].number == (uint32_t)number;
-    if (mine < faults->at || (mine > faults->at && faults->mode == ONCE) ||
-        (mine > faults->at && faults->mode == KIND && !same_kind))
+    uint32_t at = __atomic_fetch_add(&faults->count, 1, __ATOMIC_RELAXED);
+    if (faults->mode == TRACE)
+        note(at, index, site, number);
+    if (faults->mode == TRACE || !must_fail(index, site, number))
         return sys_call_kernel(number, a, b, c, d, e, f);
     __atomic_fetch_add(&faults->failed, 1, __ATOMIC_RELAXED);
-    if (number == SYS_close) { // close(2): "Linux ... always releases the file descriptor"
+    if (number == SYS_close)
         sys_call_kernel(number, a, b, c, d, e, f);
-        return -EINTR;
-    }
     return -error_of(number, faults->variant, faults->mode);
 }
