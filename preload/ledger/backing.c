@@ -72,7 +72,7 @@ static bool file_size_is_limited(size_t bytes) {
 
 // Where the kernel does not tell, it is believed.
 static bool keeps_pages(int fd) {
-    struct statfs status;
+    struct statfs status = {0};
     return sys_call(SYS_fstatfs, fd, (long)&status, 0, 0, 0, 0) < 0 ||
            file_system_keeps_pages((long)status.f_type);
 }
