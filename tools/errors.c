@@ -2,6 +2,7 @@
 #include "terminal.h"
 #include "utf8.h"
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -76,6 +77,11 @@ void *must_allocate(size_t count, size_t bytes) {
 
 void *must_reallocate(void *old, size_t count, size_t bytes) {
     return or_exit(reallocarray(old, count ? count : 1, bytes ? bytes : 1));
+}
+
+void *must_grow(void *list, size_t count, size_t bytes) {
+    bool is_full = (count & (count - 1)) == 0;
+    return is_full ? must_reallocate(list, 2 * count, bytes) : list;
 }
 
 char *must_copy(const char *string) {

@@ -31,6 +31,8 @@ int error_usage(const char *command, const char *format, ...) __attribute__((for
 // Zeroed. `count` times `bytes` may overflow: that is no memory, too. Free with free().
 void *must_allocate(size_t count, size_t bytes);
 void *must_reallocate(void *old, size_t count, size_t bytes); // new part not zeroed
+// Room for one more behind `count`, of a list that has only ever grown by this.
+void *must_grow(void *list, size_t count, size_t bytes);
 char *must_copy(const char *string);
 
 #endif

@@ -49,8 +49,7 @@ static bool is_wanted_close_wait(const struct scan_filter *filter,
 }
 
 static void add_waiting(struct namespace *space, const struct diag_socket *socket) {
-    space->waiting =
-        must_reallocate(space->waiting, space->waiting_count + 1, sizeof *space->waiting);
+    space->waiting = must_grow(space->waiting, space->waiting_count, sizeof *space->waiting);
     space->waiting[space->waiting_count++] =
         (struct waiting){socket, listeners_claim(space->listeners, socket)};
 }
@@ -114,8 +113,7 @@ static struct scan_process *add_process(struct scan_result *result, pid_t pid, u
 
 static struct scan_socket *add_socket(struct scan_process *process, struct namespace *space,
                                       const struct diag_socket *kernel) {
-    process->sockets =
-        must_reallocate(process->sockets, process->socket_count + 1, sizeof *process->sockets);
+    process->sockets = must_grow(process->sockets, process->socket_count, sizeof *process->sockets);
     struct scan_socket *socket = &process->sockets[process->socket_count++];
     *socket =
         (struct scan_socket){.kernel = *kernel,

@@ -9,8 +9,8 @@ void scan_add_time_wait(struct scan_result *result, const struct diag_socket *so
                         const struct diag_table *table) {
     bool in_range = table->last_port && socket->local.port >= table->first_port &&
                     socket->local.port <= table->last_port;
-    result->destinations = must_reallocate(result->destinations, result->destination_count + 1,
-                                           sizeof *result->destinations);
+    result->destinations =
+        must_grow(result->destinations, result->destination_count, sizeof *result->destinations);
     struct scan_destination *fresh = &result->destinations[result->destination_count++];
     *fresh = (struct scan_destination){.local = socket->local, .peer = socket->peer, .count = 1};
     fresh->local.port = 0;

@@ -244,6 +244,28 @@ class TimeWait(harness.TestCase):
         self.assertEqual(document["port_range"], [first, last])
         self.assertEqual(document["summary"]["time_wait"], 20)
 
+    MANY = """
+import socket, subprocess, sys
+server = socket.create_server(("0.0.0.0", 0))
+for number in range(6000):
+    address = "127.1.%d.%d" % (number // 250, number % 250 + 1), server.getsockname()[1]
+    client = socket.create_connection(address)
+    accepted, _ = server.accept()
+    client.close()
+    accepted.close()
+server.close()
+sys.exit(subprocess.call(sys.argv[1:]))
+"""
+
+    @unittest.skipUnless(IS_ROOT and shutil.which("unshare") and shutil.which("ip"), "needs root")
+    def test_many_destinations_are_no_trouble(self):
+        script = self.write("many.py", self.MANY)
+        done = subprocess.run(
+            ["unshare", "-n", "sh", "-c", f"ip link set lo up; exec {PYTHON} {script} {SOCKLEAK} scan --json"],
+            env=harness.clean_environment(), capture_output=True, text=True, timeout=60, check=True)
+        told = [each for each in json.loads(done.stdout)["time_wait"] if each["peer"].startswith("127.1.")]
+        self.assertEqual((len(told), {each["count"] for each in told}), (6000, {1}))
+
     def test_accepted_connections_take_no_ports(self):
         server, port = self.server_on_a_fresh_port()
         for _ in range(5):
