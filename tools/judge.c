@@ -7,6 +7,10 @@
 #include <string.h>
 #include <sys/socket.h>
 
+enum {
+    ANCESTORS_MAX = 64
+};
+
 // --- order --------------------------------------------------------------------------------------
 
 static int by_start(const void *a, const void *b) {
@@ -273,7 +277,7 @@ static const struct report_process *parent_of(const struct report *report,
                                               const struct report_process *child) {
     for (uint32_t i = report->process_count; i-- > 0;) {
         const struct report_process *process = report->processes[i];
-        if (process->pid == child->parent_pid && process != child && is_watched(process) &&
+        if (process->pid == child->first_parent_pid && process != child && is_watched(process) &&
             process->created_ns <= child->created_ns &&
             strcmp(process->boot_id, child->boot_id) == 0)
             return process;
@@ -281,26 +285,34 @@ static const struct report_process *parent_of(const struct report *report,
     return NULL;
 }
 
-// A fork's copy of a socket that its parent leaks, too, is the parent's finding: one socket, one
-// missing close. The library sees to it while the parent lives; this is for when it does not.
-static void leave_to_parent(const struct report *report, struct report_process *child) {
-    const struct report_process *parent = parent_of(report, child);
-    if (!parent)
-        return;
-    struct report_socket **sorted = sorted_by_inode(parent);
+static void leave_to(const struct report_process *ancestor, struct report_process *child) {
+    struct report_socket **sorted = sorted_by_inode(ancestor);
     for (uint32_t i = 0; sorted && i < child->socket_count; i++) {
         struct ledger_record *record = &child->sockets[i].record;
-        const struct report_socket *parents =
+        const struct report_socket *theirs =
             verdict_is_inherited(record, child->process)
-                ? find_inode(sorted, parent->socket_count, record->inode)
+                ? find_inode(sorted, ancestor->socket_count, record->inode)
                 : NULL;
-        if (!parents || !verdict_is_leak((enum verdict)parents->record.snapshot.verdict))
+        if (!theirs || !verdict_is_leak((enum verdict)theirs->record.snapshot.verdict))
             continue;
         record->snapshot.verdict = VERDICT_OPEN;
         record->snapshot.flags |= SNAPSHOT_HELD_BY_PARENT;
         child->sockets[i].hints |= HINT_HELD_BY_PARENT;
     }
     free(sorted);
+}
+
+// A fork's copy of a socket that its parent leaks, too, or a parent of that one (a daemon forks
+// twice), is theirs to tell: one socket, one missing close. The library sees to it while the parent
+// lives; this is for when it does not.
+static void leave_to_parents(const struct report *report, struct report_process *child) {
+    const struct report_process *ancestor = child;
+    for (uint32_t depth = 0; child->socket_count && depth < ANCESTORS_MAX; depth++) {
+        ancestor = parent_of(report, ancestor);
+        if (!ancestor || ancestor == child)
+            break;
+        leave_to(ancestor, child);
+    }
 }
 
 void judge_report(struct report *report, const struct report_options *options) {
@@ -315,5 +327,5 @@ void judge_report(struct report *report, const struct report_options *options) {
             judge_process(report->processes[i], options);
     for (uint32_t i = 0; i < report->process_count; i++)
         if (is_watched(report->processes[i]))
-            leave_to_parent(report, report->processes[i]);
+            leave_to_parents(report, report->processes[i]);
 }

@@ -145,7 +145,7 @@ static void add_process(struct ledger_reading *reader) {
     struct report_process *process = gather_process(reader->report);
     reader->process = process;
     process->pid = header->pid;
-    process->parent_pid = header->parent_pid;
+    process->parent_pid = process->first_parent_pid = header->parent_pid;
     process->start_time_ticks = header->start_time_ticks;
     process->created_ns = header->created_ns;
     if (header->created_epoch_ns > header->created_ns)

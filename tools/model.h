@@ -219,6 +219,7 @@ enum report_ended {
 
 struct report_process {
     uint32_t pid, parent_pid;
+    uint32_t first_parent_pid; // when its ledger began, whoever has adopted it since; 0 not known
     uint64_t start_time_ticks; // /proc/PID/stat field 22; 0 not known
     uint64_t created_ns;       // of its ledger, CLOCK_MONOTONIC
     uint64_t epoch_offset_ns;  // CLOCK_REALTIME less CLOCK_MONOTONIC; 0 not known

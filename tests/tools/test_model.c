@@ -215,6 +215,48 @@ static void socket_leaked_by_parent_and_child_is_the_parents(void **state) {
     report_free(report);
 }
 
+// As a daemon does it: its parents have ended, and another process has adopted it since.
+static void socket_of_a_running_grandchild_is_told_once(void **state) {
+    (void)state;
+    static struct ledger_image child, grandchild;
+    image_of_one_leak(2);
+    memset(image.header.boot_id, 0, sizeof image.header.boot_id); // of any boot
+    child = grandchild = image;
+    child.header.pid = 101;
+    child.header.parent_pid = 100;
+    child.header.process = 2;
+    child.header.created_ns += 1000;
+    grandchild.header.pid = 102;
+    grandchild.header.parent_pid = 101;
+    grandchild.header.process = 3;
+    grandchild.header.created_ns += 2000;
+    image_kill(&grandchild);
+    const struct report_socket_facts socket = {.inode = 1003,
+                                               .snapshot = {.taken_ns = 9000000000,
+                                                            .state = STATE_CLOSE_WAIT,
+                                                            .state_age_ms = 3000,
+                                                            .flags = SNAPSHOT_HAS_TCP_INFO}};
+    struct report_process_facts facts = {.pid = 102,
+                                         .parent_pid = 1,
+                                         .start_time_ticks = grandchild.header.start_time_ticks,
+                                         .now_ns = 9000000000,
+                                         .sockets = &socket,
+                                         .socket_count = 1};
+    struct report *report = report_new();
+    struct report_options options = REPORT_OPTIONS_DEFAULT;
+    assert_int_equal(report_add_ledger_memory(report, &image, sizeof image, "parent"), 0);
+    assert_int_equal(report_add_ledger_memory(report, &child, sizeof child, "child"), 0);
+    assert_int_equal(report_add_ledger_memory(report, &grandchild, sizeof grandchild, "last"), 0);
+    assert_int_equal(report_observe(report, &facts), 0);
+    assert_int_equal(report_finish(report, &options), 0);
+    assert_int_equal(report->process_count, 3);
+    assert_int_equal(report->processes[2]->parent_pid, 1);
+    assert_int_equal(report->processes[2]->totals.inherited, 1);
+    assert_int_equal(report->summary.leaks, 1);
+    assert_int_equal(report->classes[0].findings[0]->process->pid, 100);
+    report_free(report);
+}
+
 static void exec_joins_a_socket_to_its_birth_in_the_earlier_image(void **state) {
     (void)state;
     static struct ledger_image later;
@@ -354,6 +396,7 @@ int main(void) {
         cmocka_unit_test(killed_process_is_judged_by_its_own_options),
         cmocka_unit_test(killed_child_leaves_inherited_sockets_to_its_parent),
         cmocka_unit_test(socket_leaked_by_parent_and_child_is_the_parents),
+        cmocka_unit_test(socket_of_a_running_grandchild_is_told_once),
         cmocka_unit_test(exec_joins_a_socket_to_its_birth_in_the_earlier_image),
         cmocka_unit_test(kernel_facts_win_over_the_ledger),
         cmocka_unit_test(fingerprint_is_the_same_at_another_line_and_not_at_another_place),
