@@ -55,8 +55,12 @@ static int no_command(const char *name) {
     return error_usage(NULL, "no command '%s'", name);
 }
 
+static bool is_help(const char *option) {
+    return strcmp(option, "--help") == 0 || strcmp(option, "-h") == 0;
+}
+
 static int help(int argc, char **argv) {
-    if (argc < 2 || strcmp(argv[1], "help") == 0)
+    if (argc < 2 || strcmp(argv[1], "help") == 0 || is_help(argv[1]))
         return print_help();
     const struct command *command = command_named(argv[1]);
     return command ? command_help(command) : no_command(argv[1]);
@@ -76,7 +80,7 @@ int main(int argc, char **argv) {
         return STATUS_USAGE;
     }
     const char *first = argv[1];
-    if (strcmp(first, "--help") == 0 || strcmp(first, "-h") == 0)
+    if (is_help(first))
         return print_help();
     if (strcmp(first, "--version") == 0 || strcmp(first, "-V") == 0) {
         puts("sockleak " SOCKLEAK_VERSION);

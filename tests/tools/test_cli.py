@@ -32,6 +32,13 @@ class Help(harness.TestCase):
                 self.assertEqual(by_help.stdout, sockleak(command, "-h").stdout)
                 self.assertIn(f"usage: sockleak {command} ", by_help.stdout)
 
+    def test_help_of_help_is_the_help(self):
+        for arguments in (["help"], ["help", "help"], ["help", "--help"], ["help", "-h"]):
+            with self.subTest(arguments):
+                done = sockleak(*arguments)
+                self.assertEqual((done.returncode, done.stderr), (0, ""))
+                self.assertEqual(done.stdout, sockleak("--help").stdout)
+
     def test_help_fits_80_columns_but_for_a_hair(self):
         for command in COMMANDS:
             for line in sockleak("help", command).stdout.splitlines():
