@@ -300,12 +300,12 @@ static int tell(struct run *run, struct report *report, int commands_status) {
     format_options_ask_kernel(&run->shared, report, getpid());
     if (report_finish(report, &run->shared.report) < 0)
         return commands_status ? commands_status : STATUS_FAILED;
-    bool is_text = !run->quiet && !run->shared.output && run->shared.output_count == 0;
-    if (is_text && report->note_count == 0 && report->summary.unwatched == report->process_count) {
+    bool is_nothing_seen = !run->quiet && format_options_text_is_shown(&run->shared) &&
+                           report->note_count == 0 &&
+                           report->summary.unwatched == report->process_count;
+    if (is_nothing_seen)
         say_nothing_seen(run, report);
-        return commands_status;
-    }
-    int status = format_options_write(&run->shared, report, stderr, run->quiet);
+    int status = format_options_write(&run->shared, report, stderr, run->quiet || is_nothing_seen);
     int leak_status = format_options_status(&run->shared, report);
     if (leak_status == STATUS_OK && run->leaks_elsewhere && run->shared.fail_on)
         leak_status = run->shared.exit_code;

@@ -239,6 +239,13 @@ static void warn_of(void *context, const char *limit) {
     error_warn("%s", limit);
 }
 
+bool format_options_text_is_shown(const struct format_options *options) {
+    for (uint32_t i = 0; i < options->output_count; i++)
+        if (!options->outputs[i].file)
+            return options->outputs[i].format == FORMAT_TEXT && !options->output;
+    return !options->output;
+}
+
 int format_options_write(const struct format_options *options, const struct report *report,
                          FILE *stream, bool quiet) {
     int status = STATUS_OK;

@@ -103,6 +103,9 @@ int format_options_check(const struct format_options *options, const char *comma
 // "text" ... to its number. Returns 0 or -EINVAL; says nothing.
 int format_named(const char *name, enum format *out);
 
+// Whether format_options_write() writes the text to `stream`, where it is not told to be quiet.
+bool format_options_text_is_shown(const struct format_options *options);
+
 // Writes a finished report to where the options say. What has no file goes to `stream`; where all
 // formats have a file, the text goes there as well. With `quiet`, only what has a file. Colour and
 // width are found out here. Returns an exit status: STATUS_OK, or STATUS_FAILED where a file could

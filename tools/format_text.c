@@ -256,6 +256,8 @@ static bool is_listed(const struct writer *writer, const struct report_class *me
 // --- head and tail ------------------------------------------------------------------------------
 
 static const char *when_of(const struct report_process *process) {
+    if (process->unwatched && !process->is_observed)
+        return "in what was seen of";
     switch (process->ended) {
     case REPORT_EXIT:
         return "at exit of";

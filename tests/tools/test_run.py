@@ -90,6 +90,12 @@ class Status(harness.TestCase):
         self.assertEqual(done.returncode, 0)
         self.assert_one_line(done.stderr, "no process of true opened a socket")
 
+    def test_so_it_is_where_a_format_has_a_file(self):
+        done = sockleak("run", f"--format=json:{self.path('out')}", "true")
+        self.assertEqual(done.returncode, 0)
+        self.assert_one_line(done.stderr, "no process of true opened a socket")
+        self.assertIn('"processes":[]', re.sub(r"\s", "", harness.read(self.path("out"))))
+
 
 class Environment(harness.TestCase):
     def show(self, *arguments, **env):

@@ -404,6 +404,18 @@ class Formats(TestCase):
         (told,) = log["runs"][0]["invocations"][0]["toolExecutionNotifications"]
         self.assertRegex(told["message"]["text"], self.LINE)
 
+    def test_text_does_not_call_it_running(self):
+        """It has ended, and nothing of it was seen."""
+        for options in ([], ["--format=text"], [f"--format=json:{self.path('out')}"]):
+            with self.subTest(options):
+                told = sockleak("run", *options, self.static()).stderr.splitlines()
+                self.assertEqual(len(told), 2, told)
+                self.assertRegex(told[1], "^sockleak: no process of .* that could be watched opened a socket; "
+                                 + self.LINE.pattern + "$")
+        told = sockleak("report", self.path("out")).stdout
+        self.assertRegex(told, r"sockleak: no socket leaked in what was seen of \S+/static\n")
+        self.assertRegex(told, self.LINE)
+
     def test_the_others_have_no_place_for_it(self):
         for name in ("folded", "pprof"):
             warned = self.run_as(f"--format={name}", "-o", self.path("out"))
