@@ -40,7 +40,11 @@ uint64_t process_start_time_ticks(void) {
 }
 
 void process_exe(char *out, size_t size_bytes) {
-    long len = sys_readlinkat(AT_FDCWD, "/proc/thread-self/exe", out, size_bytes - 1);
+    // valgrind answers for the first as if the program ran without it. Where the first thread has
+    // ended, only the other is there.
+    long len = sys_readlinkat(AT_FDCWD, "/proc/self/exe", out, size_bytes - 1);
+    if (len <= 0)
+        len = sys_readlinkat(AT_FDCWD, "/proc/thread-self/exe", out, size_bytes - 1);
     out[len > 0 ? len : 0] = '\0';
 }
 

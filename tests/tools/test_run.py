@@ -380,6 +380,15 @@ while True:
         self.assertIn("[ended 131]", seen)
 
 
+class Valgrind(harness.TestCase):
+    @unittest.skipUnless(harness.valgrind_can_run(), "no valgrind, or a sanitized build")
+    def test_the_program_is_named_and_not_valgrind(self):
+        done = sockleak("run", "valgrind", "-q", FORGOTTEN)
+        self.assertEqual(done.returncode, 23, done.stderr)
+        self.assertRegex(done.stderr, r"#\d+ main +\S*forgotten_close\.c:\d+\n")
+        self.assertNotIn("was replaced", done.stderr)
+
+
 class Trees(harness.TestCase):
     def run_json(self, *command):
         report = self.path("out.json")
