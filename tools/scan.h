@@ -52,6 +52,7 @@ struct scan_process {
 struct scan_destination {
     struct ledger_address local, peer; // port 0 in local
     uint32_t count;
+    uint32_t space;      // the network namespace, by a number of our own
     uint32_t port_count; // of the range that outgoing connections choose from; 0 not known
 };
 

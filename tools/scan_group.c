@@ -12,18 +12,22 @@ void scan_add_time_wait(struct scan_result *result, const struct diag_socket *so
     result->destinations =
         must_grow(result->destinations, result->destination_count, sizeof *result->destinations);
     struct scan_destination *fresh = &result->destinations[result->destination_count++];
-    *fresh = (struct scan_destination){.local = socket->local, .peer = socket->peer, .count = 1};
+    *fresh = (struct scan_destination){
+        .local = socket->local, .peer = socket->peer, .count = 1, .space = result->namespaces};
     fresh->local.port = 0;
     if (in_range)
         fresh->port_count = (uint32_t)table->last_port - table->first_port + 1;
 }
 
-// A local port serves each destination once: the address to come from, the one to go to, its port.
+// A local port serves each destination once: the address to come from, the one to go to, its port,
+// in each network namespace.
 static int by_destination(const void *left, const void *right) {
     const struct scan_destination *a = left, *b = right;
     int order = memcmp(&a->peer, &b->peer, sizeof a->peer);
     if (order == 0)
         order = memcmp(&a->local, &b->local, sizeof a->local);
+    if (order == 0)
+        order = (a->space > b->space) - (a->space < b->space);
     return order ? order : (a->port_count > b->port_count) - (a->port_count < b->port_count);
 }
 

@@ -244,6 +244,28 @@ class TimeWait(harness.TestCase):
         self.assertEqual(document["port_range"], [first, last])
         self.assertEqual(document["summary"]["time_wait"], 20)
 
+    ASKING = """
+import socket, sys
+server = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+for _ in range(20):
+    client = socket.create_connection(server.getsockname())
+    accepted, _ = server.accept()
+    client.close()
+    accepted.close()
+server.close()
+print(flush=True); sys.stdin.readline()
+"""
+
+    @unittest.skipUnless(IS_ROOT and shutil.which("unshare") and shutil.which("ip"), "needs root")
+    def test_each_network_namespace_has_its_own_ports(self):
+        server, port = self.server_on_a_fresh_port()
+        server.close()
+        for _ in range(2):
+            script = self.write("asking.py", self.ASKING)
+            self.start("unshare", "-n", "sh", "-c", f"ip link set lo up; exec {PYTHON} {script} {port}").stdout.readline()
+        told = [each["count"] for each in scan("--port", port)["time_wait"] if each["peer"] == f"127.0.0.1:{port}"]
+        self.assertEqual(told, [20, 20])
+
     MANY = """
 import socket, subprocess, sys
 server = socket.create_server(("0.0.0.0", 0))
