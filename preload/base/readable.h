@@ -5,23 +5,62 @@
 #include "base/sys.h"
 #include <errno.h>
 #include <stdbool.h>
+#include <sys/uio.h>
+
+// Whether valgrind executes this process. Instructions that do nothing elsewhere are its question;
+// it answers with how many valgrinds there are (manual, section 3.1, "The Client Request
+// mechanism").
+static inline bool readable_runs_on_valgrind(void) {
+    uint64_t request[6] = {0x1001}, answer = 0; // RUNNING_ON_VALGRIND
+#if defined(__x86_64__)
+    __asm__ volatile("rolq $3, %%rdi\n\trolq $13, %%rdi\n\trolq $61, %%rdi\n\trolq $51, %%rdi\n\t"
+                     "xchgq %%rbx, %%rbx"
+                     : "+d"(answer)
+                     : "a"(request)
+                     : "cc", "memory");
+#else
+    register uint64_t x3 __asm__("x3") = answer;
+    register uint64_t *x4 __asm__("x4") = request;
+    __asm__ volatile("ror x12, x12, #3\n\tror x12, x12, #13\n\tror x12, x12, #51\n\t"
+                     "ror x12, x12, #61\n\torr x10, x10, x10"
+                     : "+r"(x3)
+                     : "r"(x4)
+                     : "cc", "memory");
+    answer = x3;
+#endif
+    return answer != 0;
+}
+
+// The kernel copies a signal set of 8 bytes before it looks at `how`: EFAULT says that it cannot,
+// EINVAL for a `how` that does not exist that it could (kernel/signal.c, rt_sigprocmask).
+static inline bool readable_word(uintptr_t word) {
+    return sys_call(SYS_rt_sigprocmask, ~0L, (long)word, 0, sizeof(uint64_t), 0, 0) == -EINVAL;
+}
+
+// valgrind would take that for an error of the program's. What process_vm_readv(2) reads there it
+// does not look at; but sandboxes often forbid it.
+static inline bool readable_word_on_valgrind(uintptr_t word) {
+    uint64_t copy;
+    struct iovec here = {&copy, sizeof copy};
+    struct iovec there = {(void *)word, sizeof copy}; // NOLINT(performance-no-int-to-ptr)
+    return sys_call(SYS_process_vm_readv, sys_getpid(), (long)&here, 1, (long)&there, 1, 0) ==
+           sizeof copy;
+}
 
 // True where all bytes from `at` on are readable now. One system call a page, none for no bytes.
 // Signal-safe, leaves errno alone.
 static inline bool readable(const void *at, size_t bytes) {
     enum {
         PAGE = 4096, // or a multiple
-        WORD = 8
+        WORD = sizeof(uint64_t)
     };
     uintptr_t first = (uintptr_t)at, end = first + bytes;
     if (end < first)
         return false;
-    // The kernel copies a signal set of 8 bytes before it looks at `how`: EFAULT says that it
-    // cannot, EINVAL for a `how` that does not exist that it could (kernel/signal.c,
-    // rt_sigprocmask).
+    bool on_valgrind = readable_runs_on_valgrind();
     for (uintptr_t word = first & ~(uintptr_t)(WORD - 1); word < end;
          word = (word & ~(uintptr_t)(PAGE - 1)) + PAGE)
-        if (sys_call(SYS_rt_sigprocmask, ~0L, (long)word, 0, WORD, 0, 0) != -EINVAL)
+        if (!(on_valgrind ? readable_word_on_valgrind(word) : readable_word(word)))
             return false;
     return true;
 }

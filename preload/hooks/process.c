@@ -50,8 +50,8 @@ EXPORT int clone(int (*run)(void *), void *stack, int flags, void *argument, ...
     void *parent_tid = NULL, *tls = NULL, *child_tid = NULL;
     va_list rest;
     va_start(rest, argument);
-    if (first)
-        parent_tid = va_arg(rest, void *); // with CLONE_PIDFD: where the fd goes
+    if (first)                             // with CLONE_PIDFD: where the fd goes
+        parent_tid = va_arg(rest, void *); // NOLINT(clang-analyzer-valist.Uninitialized): it is
     if (second)
         tls = va_arg(rest, void *);
     if (third)

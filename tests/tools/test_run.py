@@ -388,6 +388,14 @@ class Valgrind(harness.TestCase):
         self.assertRegex(done.stderr, r"#\d+ main +\S*forgotten_close\.c:\d+\n")
         self.assertNotIn("was replaced", done.stderr)
 
+    @unittest.skipUnless(harness.valgrind_can_run(), "no valgrind, or a sanitized build")
+    def test_memcheck_finds_no_error_of_ours(self):
+        bare, ours = (subprocess.run(["valgrind", "-q", "--leak-check=full", "--error-exitcode=77", CLEAN],
+                                     env=harness.clean_environment(**preload), capture_output=True, text=True)
+                      for preload in ({}, {"LD_PRELOAD": harness.LIBRARY}))
+        self.assertEqual((bare.returncode, bare.stdout, bare.stderr), (ours.returncode, ours.stdout, ours.stderr))
+        self.assertEqual(ours.returncode, 0)
+
 
 class Trees(harness.TestCase):
     def run_json(self, *command):
