@@ -18,8 +18,7 @@ WORKLOAD = os.path.join(BUILD, "tests/bench/workload")
 LOAD = os.path.join(BUILD, "tests/bench/load")
 PLUGIN = os.path.join(BUILD, "tests/bench/plugin.so")
 PAIRS = 5 if QUICK else 15
-# One for the bare run and one for the preloaded.
-PROCESSORS = sorted(os.sched_getaffinity(0))[:2]
+PROCESSORS = sorted(os.sched_getaffinity(0))
 
 
 def environment(preloaded, **options):
@@ -71,27 +70,21 @@ def pairs(measure, count=PAIRS):
     return bare, ours, [o / b for b, o in zip(bare, ours)]
 
 
-def at_once(turn):
-    """turn(preloaded, processor) -> what it measured. Bare and preloaded run at the same time, each on
-    a processor of its own, and then again with the places changed: what the machine does to one
-    second, or to one processor, it does to both. Answers [(bare, ours), (bare, ours)]."""
-    answers = []
+def at_once(measure, turn):
+    """measure(preloaded, processor) -> what it measured. Bare and preloaded run at the same time on the
+    same processor, which gives each its turn of some milliseconds: what the machine does to the one it
+    does to the other. Answers (bare, ours)."""
+    processor = PROCESSORS[turn % len(PROCESSORS)]
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        for places in (PROCESSORS, PROCESSORS[::-1]):
-            both = [pool.submit(turn, preloaded, place)
-                    for preloaded, place in zip((False, True), places)]
-            answers.append(tuple(each.result() for each in both))
-    return answers
+        begun = {preloaded: pool.submit(measure, preloaded, processor)
+                 for preloaded in ((False, True) if turn // len(PROCESSORS) % 2 == 0 else (True, False))}
+        return begun[False].result(), begun[True].result()
 
 
 def pairs_at_once(measure, count=PAIRS):
-    """As pairs(), of a measure(preloaded, processor): a pair is what at_once() measures, and its ratio
-    the geometric mean of the two."""
-    if len(PROCESSORS) < 2:
-        return pairs(lambda preloaded: measure(preloaded, None), count)
-    taken = [at_once(measure) for _ in range(count)]
-    bare, ours = ([statistics.mean(turn[side] for turn in pair) for pair in taken] for side in (0, 1))
-    return bare, ours, [math.sqrt(math.prod(o / b for b, o in pair)) for pair in taken]
+    """As pairs(), of a measure(preloaded, processor) whose figure is processor time."""
+    taken = [at_once(measure, turn) for turn in range(count)]
+    return [bare for bare, _ in taken], [ours for _, ours in taken], [ours / bare for bare, ours in taken]
 
 
 # --- the table --------------------------------------------------------------------------------------

@@ -1,26 +1,22 @@
-"""Real servers, a bare and a preloaded one at the same time: processor time for each request, and
-throughput.
+"""Real servers, a bare and a preloaded one at the same time on the same processor, with their clients:
+processor time for each request, and throughput.
 
-Each has a processor for itself and its client. What the machine does to one second it does to both,
-and after each turn they change places; a pair is two turns, and its ratio the geometric mean of
-theirs. Where the loader puts a server is its luck for life, so after some turns there are two new
-ones. The clients are never preloaded. A server's processor time is what the kernel's scheduler
-counted for all threads of it and of its children (/proc/PID/task/TID/schedstat, nanoseconds).
+Where the loader puts a server is its luck for life, so after some turns there are two new ones. The
+clients are never preloaded. A server's processor time is what the kernel's scheduler counted for all
+threads of it and of its children (/proc/PID/task/TID/schedstat, nanoseconds).
 """
 
 import contextlib
 import glob
-import math
 import os
 import re
 import shutil
 import socket
-import statistics
 import subprocess
 import tempfile
 import time
 
-from measure import (LOAD, PROCESSORS, QUICK, at_once, environment, missing, on, ratio_row, section)
+from measure import (LOAD, QUICK, at_once, environment, missing, on, ratio_row, section)
 
 SECONDS = 1
 LIVES = 1 if QUICK else 5
@@ -213,35 +209,31 @@ def load_one(server, ask, keep, processor):
 
 
 def of_a_life(command, ask, keep, backend):
-    """For each pair: what load_one says of the bare and of the preloaded one, in the one place and in
-    the other."""
+    """What load_one says of the bare and of the preloaded one, turn by turn."""
     with contextlib.ExitStack() as stack:
         servers = [stack.enter_context(
             Server(command, preloaded, backend and stack.enter_context(Server(backend, False))))
             for preloaded in (False, True)]
 
-        def turn(preloaded, processor):
+        def measure_one(preloaded, processor):
             server = servers[preloaded]
             settle(server.process.pid, processor)
             if server.backend:
                 settle(server.backend.process.pid, processor)
             return load_one(server, ask, keep, processor)
 
-        at_once(turn)  # caches, and what is compiled as it runs
-        for _ in range(PAIRS):
-            yield at_once(turn)
+        at_once(measure_one, 0)  # caches, and what is compiled as it runs
+        for turn in range(PAIRS):
+            yield at_once(measure_one, turn)
 
 
 def compare(name, command, ask, keep, backend=None):
-    if len(PROCESSORS) < 2:
-        missing(name, "needs two processors")
-        return
-    pairs = [pair for _ in range(LIVES) for pair in of_a_life(command, ask, keep, backend)]
+    taken = [both for _ in range(LIVES) for both in of_a_life(command, ask, keep, backend)]
     for i, (what, limit, at_least) in enumerate((("CPU a request, us", 1.03, False),
                                                  ("requests a second", 0.98, True))):
-        bare, ours = ([turn[side][i] for pair in pairs for turn in pair] for side in (0, 1))
-        ratios = [math.sqrt(math.prod(o[i] / b[i] for b, o in pair)) for pair in pairs]
-        ratio_row(f"{name}: {what}", (bare, ours, ratios), limit, at_least=at_least)
+        bare, ours = ([both[side][i] for both in taken] for side in (0, 1))
+        ratio_row(f"{name}: {what}", (bare, ours, [o / b for b, o in zip(bare, ours)]), limit,
+                  at_least=at_least)
 
 
 def measure():

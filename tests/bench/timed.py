@@ -1,9 +1,8 @@
-"""Time, as ratios of pairs: of whole runs, bare and preloaded at the same time on a processor each,
-and in turns where a run needs both processors.
+"""Processor time, as ratios of pairs of whole runs: bare and preloaded at the same time on the same
+processor, and in turns where a run needs more than one.
 
-Connections are measured in processor time of the process, which a busy machine adds less to. Each run
-has a network namespace of its own where the machine permits, so that the TIME_WAIT sockets of one run
-do not slow down the next.
+Each run has a network namespace of its own where the machine permits, so that the TIME_WAIT sockets of
+one run do not slow down the next.
 """
 
 import subprocess
@@ -12,14 +11,14 @@ import sys
 from measure import (QUICK, difference_row, environment, on, pairs, pairs_at_once, ratio_row, section,
                      workload)
 
-# Prints the seconds that each of argv[1] starts of /bin/true took, in the environment argv[2:].
+# Prints the seconds of processor time of each of argv[1] /bin/true, in the environment argv[2:].
 START = """
-import os, sys, time
+import os, resource, sys
 runs, environment = int(sys.argv[1]), dict(each.split("=", 1) for each in sys.argv[2:])
-begun = time.perf_counter()
 for _ in range(runs):
     os.waitpid(os.posix_spawn("/bin/true", ["true"], environment), 0)
-print((time.perf_counter() - begun) / runs)
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+print((used.ru_utime + used.ru_stime) / runs)
 """
 
 
