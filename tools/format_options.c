@@ -61,6 +61,7 @@ static int accept_fail_on(struct format_options *options, const char *command,
                  {"all", FAIL_ON_CLOSE_WAIT | FAIL_ON_DEAD | FAIL_ON_OPEN},
                  {"none", 0}};
     uint32_t mask = 0;
+    bool has_none = false;
     for (const char *at = argument;; at++) {
         size_t len = strcspn(at, ","), i, count = sizeof words / sizeof *words;
         for (i = 0; i < count; i++)
@@ -70,10 +71,13 @@ static int accept_fail_on(struct format_options *options, const char *command,
             return error_usage(command, "--fail-on: '%.*s' is none of close-wait, dead, all, none",
                                (int)len, at);
         mask |= words[i].mask;
+        has_none |= words[i].mask == 0;
         at += len;
         if (!*at)
             break;
     }
+    if (has_none && mask)
+        return error_usage(command, "--fail-on=%s: 'none' goes with no other", argument);
     options->fail_on = mask;
     options->status_asked = true;
     return 0;

@@ -88,6 +88,7 @@ class Mistakes(harness.TestCase):
             (["run", "--option", "ledger_dir=/tmp", "true"], "use --ledger-dir"),
             (["run", "--format=yaml", "true"], "yaml"),
             (["run", "--fail-on=some", "true"], "some"),
+            (["run", "--fail-on=close-wait,none", "true"], "--fail-on=close-wait,none: 'none' goes with no other"),
             (["run", "--exit-code=1000", "true"], "1000"),
             (["dump"], "which process"),
             (["dump", "abc"], "'abc' is no process id"),
