@@ -80,7 +80,7 @@ static bool has_inode(const struct inodes *list, uint64_t inode) {
 }
 
 static void add_inode(struct inodes *list, uint64_t inode) {
-    list->inodes = must_reallocate(list->inodes, list->count + 1, sizeof *list->inodes);
+    list->inodes = must_grow(list->inodes, list->count, sizeof *list->inodes);
     list->inodes[list->count++] = inode;
 }
 
