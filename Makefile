@@ -16,7 +16,7 @@ ARCH := $(shell uname -m)
 
 BASE := guard owner clock format process apart program notice options output
 LEDGER := backing ledger sites records
-TRACK := imports frame_rules_$(ARCH) fast_unwind unwind_libunwind modules walks stacks addresses endings tracker programs
+TRACK := imports frame_rules_$(ARCH) fast_unwind unwind_libunwind modules walks stacks addresses endings unasked tracker programs
 REPORT := signals trigger exhaustion interrupted scratch facts snapshot names verdict cause teardown text threads symbols report
 HOOKS := real create stream pass dup close process exec signal syscall
 

@@ -25,7 +25,7 @@ unit_stacks_race := $(UNIT_STACKS) $(UNIT_ON_LEDGER) base/clock base/guard + fak
 unit_frame_rules := track/frame_rules_$(ARCH)
 unit_fast_unwind := track/fast_unwind track/frame_rules_$(ARCH)
 unit_walks := track/walks track/fast_unwind track/frame_rules_$(ARCH) track/modules $(UNIT_ON_LEDGER) base/clock
-unit_tracker := track/tracker track/addresses track/endings $(UNIT_STACKS) track/modules $(UNIT_ON_LEDGER) base/guard base/owner \
+unit_tracker := track/tracker track/addresses track/endings track/unasked $(UNIT_STACKS) track/modules $(UNIT_ON_LEDGER) base/guard base/owner \
 	base/options + fake_unwinder fake_clock sockets
 unit_tracker_stream := $(unit_tracker) connections
 unit_endings := $(unit_tracker) connections
@@ -40,7 +40,8 @@ unit_text := report/text report/teardown report/names report/verdict base/format
 unit_scratch := report/scratch
 unit_symbols := report/symbols report/scratch
 unit_facts := report/facts track/addresses $(UNIT_ON_LEDGER) base/clock + sockets
-unit_snapshot := report/snapshot base/apart report/facts report/scratch track/addresses $(UNIT_ON_LEDGER) base/clock + sockets
+unit_snapshot := report/snapshot base/apart report/facts report/scratch track/addresses track/endings track/unasked \
+	$(UNIT_STACKS) track/modules base/guard $(UNIT_ON_LEDGER) base/clock + sockets fake_unwinder
 unit_signals := report/signals report/interrupted base/options base/format base/owner + fake_trigger
 
 UNIT_NAMES := $(patsubst tests/unit/test_%.c,%,$(wildcard tests/unit/test_*.c))

@@ -330,6 +330,10 @@ void live_ask_kernel(struct live *live) {
     free(namespaces);
 }
 
+static uint64_t inode_now(uint32_t pid, int fd) {
+    return procfs_socket_inode((pid_t)pid, fd);
+}
+
 int live_observe(const struct live_process *process, struct report *report, const char *unwatched) {
     struct report_process_facts facts = {
         .pid = (uint32_t)process->pid,
@@ -343,6 +347,7 @@ int live_observe(const struct live_process *process, struct report *report, cons
         .socket_count = process->socket_count,
         .unwatched = unwatched,
         .opened_nothing = process->opened_nothing,
+        .inode_now = inode_now,
     };
     return report_observe(report, &facts);
 }

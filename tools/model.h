@@ -348,6 +348,9 @@ struct report_process_facts {
     uint32_t socket_count;
     const char *unwatched; // why there is no ledger to expect, or NULL
     bool opened_nothing;   // nor is there one: what it has was open when it was executed
+    // The inode of a socket of this process as of now, after its ledger was read; 0 where the fd is
+    // none. NULL: not asked, and what the ledger knows by the fd alone is not explained.
+    uint64_t (*inode_now)(uint32_t pid, int fd);
 };
 
 // A live process looked at from outside. Joined with the newest ledger of the same pid and start

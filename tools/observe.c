@@ -55,6 +55,12 @@ static void correct_age(const struct ledger_record *record, struct ledger_snapsh
     }
 }
 
+// Can a read that returned 0 have been the end of the peer's stream?
+static bool has_ended(uint8_t state) {
+    return state == STATE_CLOSE_WAIT || state == STATE_LAST_ACK || state == STATE_CLOSING ||
+           state == STATE_TIME_WAIT || state == STATE_CLOSE;
+}
+
 // What only the ledger tells, as the library's own snapshot does it (report/snapshot.c): whose
 // affair the socket is, and how old its state is.
 static void explain_snapshot(struct ledger_record *record, uint32_t process) {
@@ -83,6 +89,11 @@ static void overlay(struct report *report, struct report_socket *socket,
         record->peer = facts->peer;
     record->snapshot = facts->snapshot;
     record->snapshot.flags |= SNAPSHOT_TAKEN;
+    if ((record->flags & RECORD_EOF_UNASKED) && record->snapshot.state &&
+        !has_ended(record->snapshot.state)) {
+        record->eof_ns = 0;
+        socket->end_of_stream = NULL;
+    }
     explain_snapshot(record, socket->process->process);
     socket->hints |= facts->hints;
     socket->is_fin_consumed = facts->is_fin_consumed;
@@ -95,8 +106,34 @@ static void overlay(struct report *report, struct report_socket *socket,
     }
 }
 
+static uint64_t listed_inode(const struct report_process_facts *facts, int fd) {
+    for (uint32_t i = 0; i < facts->socket_count; i++)
+        for (uint32_t k = 0; k < facts->sockets[i].fd_count; k++)
+            if (facts->sockets[i].fds[k] == fd)
+                return facts->sockets[i].inode;
+    return 0;
+}
+
+// The library may know its newest sockets by their fd alone (preload/track/unasked.h). The ledger
+// was read between the listing and now: an fd that was the same socket both times was so then.
+static void ask_inodes(struct report_process *process, const struct report_process_facts *facts) {
+    for (uint32_t i = 0; i < process->socket_count; i++) {
+        struct report_socket *socket = &process->sockets[i];
+        if (socket->record.inode != LEDGER_INODE_UNASKED)
+            continue;
+        uint64_t inode = 0;
+        for (uint32_t k = 0; k < socket->fd_count && inode == 0 && facts->inode_now; k++) {
+            uint64_t listed = listed_inode(facts, socket->fds[k]);
+            if (listed && facts->inode_now(facts->pid, socket->fds[k]) == listed)
+                inode = listed;
+        }
+        socket->record.inode = inode;
+    }
+}
+
 int report_observe(struct report *report, const struct report_process_facts *facts) {
     struct report_process *process = process_for(report, facts);
+    ask_inodes(process, facts);
     process->is_observed = true;
     process->now_ns = facts->now_ns;
     if (facts->parent_pid)

@@ -164,15 +164,20 @@ static uint64_t bracketed_number(const char *text, const char *prefix) {
     return *end == ']' ? number : 0;
 }
 
-uint64_t procfs_namespace(pid_t pid, const char *kind) {
-    char path[PATH_BYTES], target[PATH_BYTES], prefix[32];
-    snprintf(path, sizeof path, "/proc/%d/ns/%s", (int)pid, kind);
+static uint64_t linked_number(const char *path, const char *prefix) {
+    char target[PATH_BYTES];
     ssize_t len = readlink(path, target, sizeof target - 1);
     if (len <= 0)
         return 0;
     target[len] = '\0';
-    snprintf(prefix, sizeof prefix, "%s:[", kind);
     return bracketed_number(target, prefix);
+}
+
+uint64_t procfs_namespace(pid_t pid, const char *kind) {
+    char path[PATH_BYTES], prefix[32];
+    snprintf(path, sizeof path, "/proc/%d/ns/%s", (int)pid, kind);
+    snprintf(prefix, sizeof prefix, "%s:[", kind);
+    return linked_number(path, prefix);
 }
 
 // --- its sockets --------------------------------------------------------------------------------
@@ -234,6 +239,12 @@ int procfs_sockets(pid_t pid, struct procfs_socket **out, size_t *count) {
     if (*count)
         qsort(*out, *count, sizeof **out, by_inode_and_fd);
     return error;
+}
+
+uint64_t procfs_socket_inode(pid_t pid, int fd) {
+    char path[PATH_BYTES];
+    snprintf(path, sizeof path, "/proc/%d/fd/%d", (int)pid, fd);
+    return linked_number(path, "socket:[");
 }
 
 bool procfs_has_io_uring(pid_t pid) {

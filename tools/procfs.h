@@ -49,6 +49,9 @@ struct procfs_socket {
 // where the process is another user's.
 int procfs_sockets(pid_t pid, struct procfs_socket **out, size_t *count);
 
+// The inode of one fd's socket; 0 where it is none, is closed, or may not be known.
+uint64_t procfs_socket_inode(pid_t pid, int fd);
+
 // Whether it has an io_uring, and so may open sockets without a call that can be intercepted.
 bool procfs_has_io_uring(pid_t pid);
 

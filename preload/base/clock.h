@@ -4,8 +4,9 @@
 
 #include <stdint.h>
 
-// Finds libc's own clock_gettime: not through the global scope, where libfaketime and its like put
-// theirs. Not signal-safe (dlsym); before it has run, the clock is read by a system call.
+// Finds the kernel's clock_gettime in the vDSO, else libc's own: not through the global scope,
+// where libfaketime and its like put theirs. Not signal-safe (dlsym); before it has run, the clock
+// is read by a system call.
 void clock_init(void);
 
 // Nanoseconds of CLOCK_MONOTONIC. Through the vDSO: no system call. Signal-safe.

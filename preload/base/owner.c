@@ -1,6 +1,5 @@
 #include "base/owner.h"
 #include "base/sys.h"
-#include <stdatomic.h>
 #include <sys/mman.h>
 
 #ifndef MADV_WIPEONFORK
@@ -14,18 +13,16 @@ enum {
 THREAD_LOCAL volatile int owner_vfork_depth;
 
 static _Atomic int owner;
-// Why owner_is_other_process() must look closer, together in one word: every hook reads it.
 enum {
     MEMORY_MAY_BE_SHARED = 1,
     SANDBOXED = 2
 };
-static _Atomic int doubts;
-// One page: 1 where it was claimed, 0 in a child of fork. NULL where the kernel cannot do that.
-static _Atomic int *_Atomic claim_page;
+_Atomic int owner_doubts;
+_Atomic int *_Atomic owner_claim_page;
 
 void owner_claim(void) {
     atomic_store(&owner, sys_getpid());
-    _Atomic int *page = atomic_load(&claim_page);
+    _Atomic int *page = atomic_load(&owner_claim_page);
     if (!page) {
         void *mapped =
             sys_mmap(NULL, PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -33,9 +30,9 @@ void owner_claim(void) {
             return;
         _Atomic int *expected = NULL;
         if (sys_madvise(mapped, PAGE_BYTES, MADV_WIPEONFORK) < 0 ||
-            !atomic_compare_exchange_strong(&claim_page, &expected, (_Atomic int *)mapped))
+            !atomic_compare_exchange_strong(&owner_claim_page, &expected, (_Atomic int *)mapped))
             sys_munmap(mapped, PAGE_BYTES);
-        page = atomic_load(&claim_page);
+        page = atomic_load(&owner_claim_page);
     }
     if (page)
         atomic_store(page, 1);
@@ -47,39 +44,30 @@ void owner_expect_shared_memory(void) {
     // Who asks later whether it is the owner needs one, even where no socket was opened so far.
     if (atomic_load(&owner) == 0)
         owner_claim();
-    atomic_fetch_or(&doubts, MEMORY_MAY_BE_SHARED);
+    atomic_fetch_or(&owner_doubts, MEMORY_MAY_BE_SHARED);
 }
 
 void owner_set_sandboxed(bool sandboxed) {
     if (sandboxed)
-        atomic_fetch_or(&doubts, SANDBOXED);
+        atomic_fetch_or(&owner_doubts, SANDBOXED);
     else
-        atomic_fetch_and(&doubts, ~SANDBOXED);
+        atomic_fetch_and(&owner_doubts, ~SANDBOXED);
 }
 
 bool owner_is_sandboxed(void) {
-    return atomic_load(&doubts) & SANDBOXED;
+    return atomic_load(&owner_doubts) & SANDBOXED;
 }
 
-bool owner_is_other_process(void) {
-    if (UNLIKELY(owner_vfork_depth > 0))
-        return true;
-    int why = atomic_load_explicit(&doubts, memory_order_relaxed);
-    if (LIKELY(why == 0))
-        return false;
-    if (why & SANDBOXED) // first: getpid may be what the sandbox kills for
+bool owner_is_other_process_in_doubt(void) {
+    if (atomic_load_explicit(&owner_doubts, memory_order_relaxed) &
+        SANDBOXED) // first: getpid may be what the sandbox kills for
         return true;
     // A forked child is another process too, but the memory is its own: see owner_was_forked().
     return !owner_was_forked() && atomic_load(&owner) != sys_getpid();
 }
 
-bool owner_was_forked(void) {
-    _Atomic int *page = atomic_load_explicit(&claim_page, memory_order_relaxed);
-    return page && atomic_load_explicit(page, memory_order_relaxed) == 0;
-}
-
 bool owner_notices_forks(void) {
-    return atomic_load(&claim_page) != NULL;
+    return atomic_load(&owner_claim_page) != NULL;
 }
 
 int owner_pid(void) {

@@ -10,6 +10,7 @@
 #define SOCKLEAK_BASE_OWNER_H
 
 #include "base/compiler.h"
+#include <stdatomic.h>
 #include <stdbool.h>
 
 // > 0 in a vfork child, of this thread's: child and parent share thread-local memory, and the
@@ -25,9 +26,18 @@ void owner_claim(void);
 // for this process where nobody has. Signal-safe.
 void owner_expect_shared_memory(void);
 
+// Why owner_is_other_process() must look closer, together in one word: every hook reads it.
+extern _Atomic int owner_doubts;
+bool owner_is_other_process_in_doubt(void);
+
 // True in a process that merely shares the owner's memory, or that is sandboxed: pass the call on
 // and touch nothing. No system call, unless owner_expect_shared_memory() was called. Signal-safe.
-bool owner_is_other_process(void);
+static inline bool owner_is_other_process(void) {
+    if (UNLIKELY(owner_vfork_depth > 0))
+        return true;
+    return UNLIKELY(atomic_load_explicit(&owner_doubts, memory_order_relaxed) != 0) &&
+           owner_is_other_process_in_doubt();
+}
 
 // The program puts itself under seccomp(2): a system call of ours that it does not expect may kill
 // it from here on, and its children. So we make none: see owner_is_other_process(). Taken back
@@ -35,8 +45,14 @@ bool owner_is_other_process(void);
 void owner_set_sandboxed(bool sandboxed);
 bool owner_is_sandboxed(void);
 
+// One page: 1 where it was claimed, 0 in a child of fork. NULL where the kernel cannot do that.
+extern _Atomic int *_Atomic owner_claim_page;
+
 // True in a forked child that has not called owner_claim() yet. No system call. Signal-safe.
-bool owner_was_forked(void);
+static inline bool owner_was_forked(void) {
+    _Atomic int *page = atomic_load_explicit(&owner_claim_page, memory_order_relaxed);
+    return page && atomic_load_explicit(page, memory_order_relaxed) == 0;
+}
 
 // False where owner_was_forked() cannot tell: before the first claim, and where the kernel is too
 // old for it. Signal-safe.

@@ -11,13 +11,13 @@
 #include <linux/close_range.h>
 #include <unistd.h>
 
-EXPORT int close(int fd) {
+EXPORT HOT int close(int fd) {
     tracker_closing(fd, CALLER);
     return real_close(fd);
 }
 
 int __close(int fd);
-EXPORT int __close(int fd) {
+EXPORT HOT int __close(int fd) {
     tracker_closing(fd, CALLER);
     return real___close(fd);
 }

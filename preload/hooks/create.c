@@ -4,7 +4,7 @@
 #include "track/tracker.h"
 #include <errno.h>
 
-EXPORT int socket(int domain, int type, int protocol) {
+EXPORT HOT int socket(int domain, int type, int protocol) {
     int fd = real_socket(domain, type, protocol);
     exhaustion_after(fd, NULL, 0);
     if (fd >= 0)
@@ -34,31 +34,31 @@ EXPORT int socketpair(int domain, int type, int protocol, int fds[2]) {
 // What the program's address holds is not looked at: its length is valid only if the call succeeds,
 // and tells only then how long the address is, not how much room there was. A report asks the
 // kernel.
-static int accepted(int listener, int fd, enum ledger_call call, const void *caller) {
+static HOT int accepted(int listener, int fd, enum ledger_call call, const void *caller) {
     exhaustion_after(fd, NULL, 0);
     if (fd >= 0)
         tracker_accepted(listener, fd, call, caller);
     return fd;
 }
 
-EXPORT int accept(int fd, struct sockaddr *address, socklen_t *bytes) {
+EXPORT HOT int accept(int fd, struct sockaddr *address, socklen_t *bytes) {
     tracker_before_accept();
     return accepted(fd, real_accept(fd, address, bytes), CALL_ACCEPT, CALLER);
 }
 
-EXPORT int accept4(int fd, struct sockaddr *address, socklen_t *bytes, int flags) {
+EXPORT HOT int accept4(int fd, struct sockaddr *address, socklen_t *bytes, int flags) {
     tracker_before_accept();
     return accepted(fd, real_accept4(fd, address, bytes, flags), CALL_ACCEPT4, CALLER);
 }
 
-static int connected(int fd, int result, const struct sockaddr *address, socklen_t bytes,
-                     const void *caller) {
+static HOT int connected(int fd, int result, const struct sockaddr *address, socklen_t bytes,
+                         const void *caller) {
     tracker_connected(fd, address, bytes, result == 0 ? 0 : errno, caller);
     exhaustion_after(result, address, bytes);
     return result;
 }
 
-EXPORT int connect(int fd, const struct sockaddr *address, socklen_t bytes) {
+EXPORT HOT int connect(int fd, const struct sockaddr *address, socklen_t bytes) {
     return connected(fd, real_connect(fd, address, bytes), address, bytes, CALLER);
 }
 

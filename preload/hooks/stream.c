@@ -10,8 +10,8 @@
 #include <stdbool.h>
 
 // What was read, or not. Returns `n`.
-static COLD ssize_t ended(int fd, bool asked_for_data, enum ledger_call call, ssize_t n,
-                          const void *caller) {
+static HOT NOINLINE ssize_t ended(int fd, bool asked_for_data, enum ledger_call call, ssize_t n,
+                                  const void *caller) {
     if (n < 0)
         tracker_read_failed(fd, call, errno, caller);
     else if (n == 0 && asked_for_data)
@@ -26,7 +26,7 @@ static COLD bool has_room(const struct iovec *parts, int count) {
     return false;
 }
 
-EXPORT ssize_t read(int fd, void *buffer, size_t len) {
+EXPORT HOT ssize_t read(int fd, void *buffer, size_t len) {
     volatile int kept_fd = fd;
     volatile size_t kept_len = len;
     ssize_t n = real_read(fd, buffer, len);
@@ -36,7 +36,7 @@ EXPORT ssize_t read(int fd, void *buffer, size_t len) {
 }
 
 ssize_t __read(int fd, void *buffer, size_t len);
-EXPORT ssize_t __read(int fd, void *buffer, size_t len) {
+EXPORT HOT ssize_t __read(int fd, void *buffer, size_t len) {
     volatile int kept_fd = fd;
     volatile size_t kept_len = len;
     ssize_t n = real___read(fd, buffer, len);
@@ -55,7 +55,7 @@ EXPORT ssize_t __read_chk(int fd, void *buffer, size_t len, size_t room) {
     return ended(kept_fd, kept_len > 0, CALL_READ, n, CALLER);
 }
 
-EXPORT ssize_t readv(int fd, const struct iovec *parts, int count) {
+EXPORT HOT ssize_t readv(int fd, const struct iovec *parts, int count) {
     ssize_t n = real_readv(fd, parts, count);
     if (LIKELY(n > 0))
         return n;
@@ -76,7 +76,7 @@ EXPORT ssize_t preadv64v2(int fd, const struct iovec *parts, int count, off64_t 
     return ended(fd, n < 0 || has_room(parts, count), CALL_PREADV2, n, CALLER);
 }
 
-EXPORT ssize_t recv(int fd, void *buffer, size_t len, int flags) {
+EXPORT HOT ssize_t recv(int fd, void *buffer, size_t len, int flags) {
     volatile int kept_fd = fd;
     volatile size_t kept_len = len;
     ssize_t n = real_recv(fd, buffer, len, flags);
@@ -86,7 +86,7 @@ EXPORT ssize_t recv(int fd, void *buffer, size_t len, int flags) {
 }
 
 ssize_t __recv(int fd, void *buffer, size_t len, int flags);
-EXPORT ssize_t __recv(int fd, void *buffer, size_t len, int flags) {
+EXPORT HOT ssize_t __recv(int fd, void *buffer, size_t len, int flags) {
     volatile int kept_fd = fd;
     volatile size_t kept_len = len;
     ssize_t n = real___recv(fd, buffer, len, flags);
@@ -105,8 +105,8 @@ EXPORT ssize_t __recv_chk(int fd, void *buffer, size_t len, size_t room, int fla
     return ended(kept_fd, kept_len > 0, CALL_RECV, n, CALLER);
 }
 
-EXPORT ssize_t recvfrom(int fd, void *buffer, size_t len, int flags, struct sockaddr *from,
-                        socklen_t *bytes) {
+EXPORT HOT ssize_t recvfrom(int fd, void *buffer, size_t len, int flags, struct sockaddr *from,
+                            socklen_t *bytes) {
     volatile int kept_fd = fd;
     volatile size_t kept_len = len;
     ssize_t n = real_recvfrom(fd, buffer, len, flags, from, bytes);

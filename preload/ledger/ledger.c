@@ -193,7 +193,7 @@ bool ledger_creation_failed(void) {
     return __atomic_load_n(&creation_failed, __ATOMIC_RELAXED);
 }
 
-bool ledger_is_file(void) {
+HOT bool ledger_is_file(void) {
     return backing.is_file;
 }
 

@@ -104,6 +104,9 @@ bool ledger_hold(uint32_t number);
 // true says so. A hold may be the last: then the socket was closed while it was looked at.
 bool ledger_release(uint32_t number);
 
+// The same, at a time of clock_now_ns() that the caller has read already.
+bool ledger_release_closed(uint32_t number, uint64_t now_ns);
+
 // The same for a reference whose fd is something else by now: counted as closed out of our sight.
 bool ledger_release_vanished(uint32_t number);
 
@@ -148,6 +151,17 @@ bool ledger_fd_replace(int fd, uint32_t from, uint32_t to);
 
 // The highest fd that was ever in the table, plus 1.
 int ledger_fd_limit(void);
+
+// Puts a record in an fd's place, if that is empty and is one that was used before, and passes its
+// reference. Returns false where it is not.
+static inline bool ledger_fd_put(int fd, uint32_t number) {
+    uint32_t nothing = 0;
+    return (uint64_t)(unsigned)fd <
+               __atomic_load_n(&ledger.header->regions[LEDGER_FDS].used, __ATOMIC_RELAXED) &&
+           ledger_fd(fd) == 0 &&
+           __atomic_compare_exchange_n(&ledger.fds[fd], &nothing, number, false, __ATOMIC_ACQ_REL,
+                                       __ATOMIC_RELAXED);
+}
 
 // How many sockets with a record are open.
 static inline uint64_t ledger_open_sockets(void) {

@@ -88,6 +88,7 @@ enum ledger_record_flags {
     RECORD_FIN_IS_BOUND = 1 << 8,   // the FIN came at fin_ns, or before: see track/endings.h
     RECORD_TELLING_EOF = 1 << 9,    // a thread writes the end of stream down, or has
     RECORD_TELLING_ERROR = 1 << 10, // the same of an error
+    RECORD_EOF_UNASKED = 1 << 11,   // a read returned 0: the kernel was not asked yet what it means
 };
 
 // How a socket ended, in ledger_record.ending; and, of an active close, for how long our last bytes
@@ -200,6 +201,9 @@ struct ledger_snapshot {
     uint8_t properties_known;
     uint8_t cause; // enum ledger_cause
 };
+
+// The inode of a socket that is known by its fd alone as yet: see track/unasked.h. Never in a file.
+#define LEDGER_INODE_UNASKED UINT64_MAX
 
 // One socket. Freed records have inode 0 and are used again.
 struct ledger_record {

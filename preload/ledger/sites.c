@@ -20,7 +20,7 @@ enum destination_state {
 // The header's `forks` when this process began: a record that was born before that is its parent's.
 static uint32_t forks_before;
 
-bool site_is_inherited(const struct ledger_record *record) {
+HOT bool site_is_inherited(const struct ledger_record *record) {
     return (int32_t)(record->forks - forks_before) < 0;
 }
 
@@ -28,7 +28,7 @@ static void add(uint64_t *counter, uint64_t count) {
     __atomic_fetch_add(counter, count, __ATOMIC_RELAXED);
 }
 
-void site_count_opened(const struct ledger_record *record) {
+HOT void site_count_opened(const struct ledger_record *record) {
     if (record->birth_stack)
         ledger_count(&ledger.stacks[record->birth_stack].opened);
 }
@@ -44,7 +44,7 @@ unsigned site_lifetime_bucket(uint64_t ms) {
     return bucket < LEDGER_LIFETIME_BUCKETS ? bucket : LEDGER_LIFETIME_BUCKETS - 1;
 }
 
-static void note_lifetime(struct ledger_stack *site, uint64_t ms) {
+static HOT void note_lifetime(struct ledger_stack *site, uint64_t ms) {
     __atomic_fetch_add(&site->lifetimes[site_lifetime_bucket(ms)], 1, __ATOMIC_RELAXED);
     uint32_t lived = ms < UINT32_MAX ? (uint32_t)ms : UINT32_MAX;
     uint32_t max = __atomic_load_n(&site->lifetime_max_ms, __ATOMIC_RELAXED);
@@ -55,7 +55,7 @@ static void note_lifetime(struct ledger_stack *site, uint64_t ms) {
 
 // --- active closes ------------------------------------------------------------------------------
 
-static void note_recent(uint64_t *ring, uint64_t now_ns) {
+static HOT void note_recent(uint64_t *ring, uint64_t now_ns) {
     uint32_t slot = (uint32_t)(now_ns / 1000000000 / LEDGER_RECENT_SLOT_S);
     uint64_t *entry = &ring[slot % LEDGER_RECENT_SLOTS];
     uint64_t old = __atomic_load_n(entry, __ATOMIC_RELAXED), fresh;
@@ -66,8 +66,11 @@ static void note_recent(uint64_t *ring, uint64_t now_ns) {
 }
 
 static bool same_address(const struct ledger_address *a, const struct ledger_address *b) {
+    uint64_t of_a[2], of_b[2]; // memcmp would be a call
+    memcpy(of_a, a->ip, sizeof of_a);
+    memcpy(of_b, b->ip, sizeof of_b);
     return a->family == b->family && a->port == b->port && a->scope_id == b->scope_id &&
-           memcmp(a->ip, b->ip, sizeof a->ip) == 0;
+           of_a[0] == of_b[0] && of_a[1] == of_b[1];
 }
 
 static uint32_t hash_of(const struct ledger_address *peer, uint32_t stack) {
@@ -81,8 +84,8 @@ static uint32_t hash_of(const struct ledger_address *peer, uint32_t stack) {
 // The entry of a peer and a birth stack, made where there is none; NULL where it finds no place.
 // One that another thread is writing right now is passed by, so that two entries may stand for the
 // same pair: readers add them up.
-static struct ledger_destination *destination_of(const struct ledger_address *peer,
-                                                 uint32_t stack) {
+static HOT struct ledger_destination *destination_of(const struct ledger_address *peer,
+                                                     uint32_t stack) {
     uint32_t at = hash_of(peer, stack);
     for (int i = 0; i < DESTINATION_PROBES; i++, at++) {
         struct ledger_destination *entry = &ledger.destinations[at % LEDGER_DESTINATION_COUNT];
@@ -110,7 +113,7 @@ static bool has_destinations(void) {
     return true;
 }
 
-static void note_destination(const struct ledger_record *record, uint64_t now_ns) {
+static HOT void note_destination(const struct ledger_record *record, uint64_t now_ns) {
     bool is_client = record->birth_call != CALL_ACCEPT && record->birth_call != CALL_ACCEPT4 &&
                      record->peer.family != ADDRESS_NONE;
     if (!is_client)
@@ -127,8 +130,8 @@ static void note_destination(const struct ledger_record *record, uint64_t now_ns
 
 // --- ends ---------------------------------------------------------------------------------------
 
-static void count_active(struct ledger_stack *site, const struct ledger_record *record,
-                         uint64_t now_ns) {
+static HOT void count_active(struct ledger_stack *site, const struct ledger_record *record,
+                             uint64_t now_ns) {
     ledger_count(&site->closed_active);
     note_recent(site->recent_active, now_ns);
     note_destination(record, now_ns);
@@ -139,7 +142,7 @@ static void count_active(struct ledger_stack *site, const struct ledger_record *
     }
 }
 
-void site_count_ended(const struct ledger_record *record, bool by_close) {
+HOT void site_count_ended(const struct ledger_record *record, bool by_close, uint64_t now_ns) {
     if (record->birth_stack == LEDGER_NO_STACK)
         return;
     struct ledger_stack *site = &ledger.stacks[record->birth_stack];
@@ -151,7 +154,7 @@ void site_count_ended(const struct ledger_record *record, bool by_close) {
     ledger_count(&site->closed);
     if (!by_close)
         return;
-    uint64_t now = clock_now_ns();
+    uint64_t now = now_ns ? now_ns : clock_now_ns();
     note_lifetime(site, now > record->birth_ns ? (now - record->birth_ns) / 1000000 : 0);
     switch (LEDGER_ENDING_KIND(record->ending)) {
     case ENDING_PASSIVE:
@@ -175,7 +178,7 @@ void site_count_ended(const struct ledger_record *record, bool by_close) {
 }
 
 // Two stacks may share a gate: then one of them is captured less often.
-bool site_wants_close_stack(uint32_t birth_stack) {
+HOT bool site_wants_close_stack(uint32_t birth_stack) {
     static uint32_t gates[CLOSE_STACK_GATES];
     uint32_t *gate = &gates[birth_stack % CLOSE_STACK_GATES];
     uint32_t second = (uint32_t)(clock_now_ns() / 1000000000);

@@ -9,7 +9,8 @@
 void site_count_opened(const struct ledger_record *record);
 
 // The last reference to a record is gone, `by_close` or behind our back. Before it is freed.
-void site_count_ended(const struct ledger_record *record, bool by_close);
+// `now_ns` is of clock_now_ns(); 0 where it was not read.
+void site_count_ended(const struct ledger_record *record, bool by_close, uint64_t now_ns);
 
 // True where a fork left the socket to this process: it was not opened here.
 bool site_is_inherited(const struct ledger_record *record);

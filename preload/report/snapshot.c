@@ -5,6 +5,7 @@
 #include "base/process.h"
 #include "base/sys.h"
 #include "report/facts.h"
+#include "track/unasked.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -187,11 +188,33 @@ static uint32_t make_found_record(const struct snapshot_fd *entry) {
     return number;
 }
 
+static bool is_created(const struct ledger_record *record) {
+    return record->provenance == PROVENANCE_CREATED;
+}
+
+// Two births cannot be of one socket. Where both records have its inode, one of them was in the
+// place of `entry`'s until a dup2 behind our back, before it was asked. One of the first `settled`
+// sockets was asked earlier, and is right.
+static bool is_of_another(uint32_t number, const struct snapshot *out,
+                          const struct snapshot_fd *entry, const struct inode_index *index,
+                          uint32_t settled) {
+    uint32_t first = *index_slot(index, entry->inode);
+    if (first == 0 || first == number || !is_created(ledger_record(first)) ||
+        !is_created(ledger_record(number)))
+        return false;
+    for (uint32_t i = 0; i < settled; i++)
+        if (out->sockets[i] == first)
+            return true;
+    return false;
+}
+
 // The record of a socket, held: the one in the fd table, or the one that another fd of the same
 // socket has, or a new one.
-static uint32_t record_for(const struct snapshot_fd *entry, const struct inode_index *index) {
+static uint32_t record_for(const struct snapshot *out, const struct snapshot_fd *entry,
+                           const struct inode_index *index, uint32_t settled) {
     uint32_t number = ledger_fd_hold(entry->fd);
-    if (number && ledger_record(number)->inode == entry->inode)
+    if (number && unasked_inode(number, entry->fd) == entry->inode &&
+        !is_of_another(number, out, entry, index, settled))
         return number;
     if (number) {
         drop_stale(entry->fd, number);
@@ -258,22 +281,38 @@ static void add_socket(struct snapshot *out, const struct inode_index *index,
         record->first_fd = entry->fd;
 }
 
+// Known ones first: an fd seen by a socket's record helps its other fds. Then those that are asked
+// only now. Then the rest, which has by now also given a birth that was under way in another thread
+// the time to be entered.
+enum pass {
+    PASS_SETTLED,
+    PASS_UNASKED,
+    PASS_OTHERS,
+    PASSES
+};
+
+static bool is_its_turn(const struct snapshot_fd *entry, enum pass pass) {
+    uint32_t number = ledger_fd(entry->fd);
+    if (entry->record || (number == 0 && pass != PASS_OTHERS))
+        return false;
+    if (pass == PASS_SETTLED)
+        return ledger_record(number)->inode == entry->inode;
+    return pass == PASS_OTHERS || unasked_inode(number, entry->fd) == entry->inode;
+}
+
 static int explain(struct snapshot *out, struct scratch *scratch) {
     struct inode_index index;
+    uint32_t settled = 0;
     out->sockets = scratch_take(scratch, (size_t)out->fd_count * sizeof *out->sockets);
     if (!out->sockets || !index_open(&index, scratch, out->fd_count))
         return -ENOMEM;
-    // Known ones first: an fd seen by a socket's record helps its other fds. Then the rest, which
-    // has by now also given a birth that was under way in another thread the time to be entered.
-    for (int pass = 0; pass < 2; pass++) {
+    for (enum pass pass = PASS_SETTLED; pass < PASSES; pass++) {
+        settled = pass == PASS_UNASKED ? out->socket_count : settled;
         for (uint32_t i = 0; i < out->fd_count; i++) {
             struct snapshot_fd *entry = &out->fds[i];
-            if (entry->record)
+            if (!is_its_turn(entry, pass))
                 continue;
-            uint32_t number = ledger_fd(entry->fd);
-            if (pass == 0 && (number == 0 || ledger_record(number)->inode != entry->inode))
-                continue;
-            entry->record = record_for(entry, &index);
+            entry->record = record_for(out, entry, &index, settled);
             if (entry->record) {
                 unite(entry, &index);
                 add_socket(out, &index, entry);
@@ -297,7 +336,8 @@ static void drop_vanished(void) {
     int limit = ledger_fd_limit();
     for (int fd = 0; fd < limit; fd++) {
         uint32_t number = ledger_fd(fd);
-        if (number && has_vanished(fd, ledger_record(number)->inode) && ledger_fd(fd) == number)
+        uint64_t inode = number ? unasked_inode(number, fd) : LEDGER_INODE_UNASKED;
+        if (inode != LEDGER_INODE_UNASKED && has_vanished(fd, inode) && ledger_fd(fd) == number)
             drop_stale(fd, number);
     }
 }
@@ -305,6 +345,7 @@ static void drop_vanished(void) {
 // What the kernel tells of a socket, and then what the end of this process and its threads do. True
 // where the kernel did not answer.
 static bool look_at(struct ledger_record *record, enum ledger_ended ended, uint32_t ending_tid) {
+    unasked_eof(record, record->first_fd);
     facts_look_at(record);
     // A signal may have struck between the read and the close that was to follow: the thread that
     // it interrupted has not gone on.

@@ -4,7 +4,7 @@
 #include <stddef.h>
 #include <string.h>
 
-void address_copy(struct ledger_address *out, const struct sockaddr *address, socklen_t bytes) {
+HOT void address_copy(struct ledger_address *out, const struct sockaddr *address, socklen_t bytes) {
     struct sockaddr_in6 copy = {0};
     if (!address || bytes < sizeof(sa_family_t))
         return;
@@ -27,7 +27,7 @@ _Static_assert(sizeof(struct ledger_address) % sizeof(word) == 0 &&
                    _Alignof(struct ledger_address) % _Alignof(word) == 0,
                "address_put() goes word by word");
 
-void address_put(struct ledger_address *out, const struct ledger_address *from) {
+HOT void address_put(struct ledger_address *out, const struct ledger_address *from) {
     for (size_t i = 0; i < sizeof *out / sizeof(word); i++)
         __atomic_store_n((word *)out + i, ((const word *)from)[i], __ATOMIC_RELAXED);
 }
@@ -62,7 +62,7 @@ void address_ask(struct ledger_record *record, int fd) {
 // The record's number above the fd; 0 for none.
 uint64_t address_unsettled;
 
-void address_note_end(uint32_t number, int fd) {
+HOT void address_note_end(uint32_t number, int fd) {
     if (!ledger_is_file())
         return;
     address_settle();

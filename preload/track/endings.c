@@ -5,6 +5,7 @@
 #include "ledger/sites.h"
 #include "track/stacks.h"
 #include <errno.h>
+#include <poll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
@@ -41,7 +42,8 @@ static void when_fin_came(const struct tcp_info *info, struct ending_eof *out) {
                     info->tcpi_last_data_sent < info->tcpi_last_ack_recv + acknowledged_in_ms;
 }
 
-bool ending_ask_eof(int fd, struct ending_eof *out) {
+// What TCP_INFO says; false where the socket has none.
+static bool ask_eof(int fd, struct ending_eof *out) {
     struct tcp_info info;
     *out = (struct ending_eof){0};
     if (!tcp_info_of(fd, &info))
@@ -63,6 +65,57 @@ bool ending_ask_eof(int fd, struct ending_eof *out) {
         break;
     }
     return true;
+}
+
+// An accepted socket's type is that of its listener's record, and the number may have been
+// another's by then; a received or adopted one's was not told at all.
+static bool is_stream_by_kernel(int fd) {
+    int type = 0;
+    unsigned bytes = sizeof type;
+    return sys_getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &bytes) == 0 && type == SOCK_STREAM;
+}
+
+static inline bool is_type_told(const struct ledger_record *record) {
+    return record->birth_call == CALL_SOCKET || record->birth_call == CALL_SOCKETPAIR;
+}
+
+HOT bool ending_is_stream(const struct ledger_record *record, int fd) {
+    return record->type == SOCK_STREAM || (!is_type_told(record) && is_stream_by_kernel(fd));
+}
+
+// Has the stream of this fd ended? A read also returns 0 where a shutdown(SHUT_RD) that we did not
+// see ended it (another process's), and where another thread closed the socket while this one was
+// in its read, and opened another that has the number now. So the kernel is asked, once a socket:
+// TCP by its state, and by poll what has none: AF_UNIX, and MPTCP, whose TCP_INFO is a subflow's.
+bool ending_is_eof(const struct ledger_record *record, int fd, struct ending_eof *told) {
+    *told = (struct ending_eof){0};
+    // Our FIN went first, and that was asked of the kernel: a third system call in a socket's life
+    // would tell nothing that a verdict rests on.
+    if (ledger_flags(record) & RECORD_FIN_FIRST)
+        return true;
+    if (record->protocol != IPPROTO_MPTCP && ask_eof(fd, told))
+        return told->ended;
+    if (!is_type_told(record) && !is_stream_by_kernel(fd))
+        return false;
+    struct pollfd poll = {.fd = fd, .events = POLLRDHUP};
+    struct timespec at_once = {0};
+    // Where the kernel does not answer, the read is believed.
+    return sys_call(SYS_ppoll, (long)&poll, 1, (long)&at_once, 0, 0, 0) < 0 ||
+           (poll.revents & (POLLRDHUP | POLLHUP));
+}
+
+void ending_put_fin(struct ledger_record *record, const struct ending_eof *told) {
+    __atomic_store_n(&record->fin_ns, told->fin_ns, __ATOMIC_RELAXED);
+    if (told->is_bound)
+        __atomic_fetch_or(&record->flags, RECORD_FIN_IS_BOUND, __ATOMIC_RELAXED);
+}
+
+void ending_forget_eof(struct ledger_record *record) {
+    __atomic_store_n(&record->eof_ns, 0, __ATOMIC_RELAXED);
+    __atomic_store_n(&record->eof_stack, LEDGER_NO_STACK, __ATOMIC_RELAXED);
+    __atomic_store_n(&record->eof_call, CALL_UNKNOWN, __ATOMIC_RELAXED);
+    __atomic_store_n(&record->eof_tid, 0, __ATOMIC_RELAXED);
+    __atomic_fetch_and(&record->flags, (uint16_t)~RECORD_TELLING_EOF, __ATOMIC_RELEASE);
 }
 
 // --- shutdown -----------------------------------------------------------------------------------
@@ -146,7 +199,7 @@ static uint32_t ending_by_state(const struct ledger_record *record, const struct
     }
 }
 
-// --- many closes: one is asked for eight ---------------------------------------------------------
+// --- many closes: one is asked for many ----------------------------------------------------------
 
 // A getsockopt is the dearest part of a close, and a call site that closes hundreds a second tells
 // no more by the last of them than by some. Of the sockets that one birth stack opened in the same
@@ -158,7 +211,7 @@ static uint32_t ending_by_state(const struct ledger_record *record, const struct
 enum {
     SAMPLES = 1024,
     EXACT_CLOSES = 64,
-    ASK_ONE_IN = 8,
+    ASK_ONE_IN = 32,
     SLOT_MASK = 0xffff
 };
 
@@ -177,7 +230,7 @@ static bool is_asked(uint32_t closes) {
 }
 
 // The ending that this one counts as; ENDING_ASK where the kernel is to be asked.
-static uint32_t ending_by_sample(const struct ledger_record *record) {
+static HOT uint32_t ending_by_sample(const struct ledger_record *record) {
     struct sample *sample = sample_of(record);
     uint32_t slot = (uint32_t)(record->birth_ns / 1000000000 / LEDGER_RECENT_SLOT_S) & SLOT_MASK;
     uint64_t site = (uint64_t)record->birth_stack << 32;
@@ -203,7 +256,7 @@ static void note_told(const struct ledger_record *record, uint32_t ending) {
 // --- the last close -----------------------------------------------------------------------------
 
 // What is known without asking; else ENDING_ASK.
-static uint32_t ending_known(const struct ledger_record *record) {
+static HOT uint32_t ending_known(const struct ledger_record *record) {
     if (!may_be_tcp(record))
         return ENDING_UNKNOWN;
     if ((record->error && (ledger_flags(record) & RECORD_CONNECTED)) ||
@@ -236,14 +289,14 @@ static uint32_t ending_asked(const struct ledger_record *record, int fd) {
     return ending;
 }
 
-static void note_close_stack(const struct ledger_record *record, const void *caller) {
+static HOT void note_close_stack(const struct ledger_record *record, const void *caller) {
     if (LEDGER_ENDING_KIND(record->ending) == ENDING_ACTIVE &&
         site_wants_close_stack(record->birth_stack))
         __atomic_store_n(&ledger.stacks[record->birth_stack].close_stack, stack_capture(caller),
                          __ATOMIC_RELAXED);
 }
 
-void ending_note(uint32_t number, int fd, const void *caller) {
+HOT void ending_note(uint32_t number, int fd, const void *caller) {
     struct ledger_record *record = ledger_record(number);
     if (__atomic_load_n(&record->holders, __ATOMIC_ACQUIRE) > 1) {
         // Another fd has it. Or only somebody who looks at it now, and then it ends as was noted

@@ -18,15 +18,23 @@ void ending_note(uint32_t number, int fd, const void *caller);
 // socket.
 void ending_note_fin_order(struct ledger_record *record, int fd);
 
-// What TCP_INFO says when a read has returned 0.
+// What the kernel says when a read has returned 0.
 struct ending_eof {
-    bool ended;      // it is an end of stream
+    bool ended;      // it is an end of stream; as far as TCP_INFO tells
     bool is_bound;   // the FIN came at fin_ns or before: what came last may have been the ACK
                      // of data that we have sent since
     uint64_t fin_ns; // 0: not known
 };
 
-// Returns false where the socket has no TCP_INFO.
-bool ending_ask_eof(int fd, struct ending_eof *out);
+// Is it a stream socket? One getsockopt where that was not told at its birth.
+bool ending_is_stream(const struct ledger_record *record, int fd);
+
+// Has the stream of this fd, a stream socket's, ended? One getsockopt; where it has no TCP_INFO
+// also a ppoll.
+bool ending_is_eof(const struct ledger_record *record, int fd, struct ending_eof *told);
+
+// Writes down when the FIN came; or that the end of stream was none.
+void ending_put_fin(struct ledger_record *record, const struct ending_eof *told);
+void ending_forget_eof(struct ledger_record *record);
 
 #endif

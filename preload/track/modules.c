@@ -197,6 +197,6 @@ void module_unloaded(void) {
         ledger_count(&ledger.header->unloads);
 }
 
-uint64_t module_unloads(void) {
+HOT uint64_t module_unloads(void) {
     return __atomic_load_n(&ledger.header->unloads, __ATOMIC_RELAXED);
 }

@@ -134,7 +134,7 @@ static NOINLINE uint32_t capture(const struct fast_start *start, const void *cal
     return id;
 }
 
-uint32_t stack_capture(const void *caller) {
+HOT uint32_t stack_capture(const void *caller) {
     struct fast_start start;
     FAST_START(start);
     uint32_t known = guard_held() ? LEDGER_NO_STACK : walk_known(&start, caller);

@@ -9,10 +9,10 @@
 #include "track/addresses.h"
 #include "track/endings.h"
 #include "track/stacks.h"
+#include "track/unasked.h"
 #include "track/unwinder.h"
 #include <errno.h>
 #include <netinet/in.h>
-#include <poll.h>
 
 void (*tracker_on_first_birth)(void);
 void (*tracker_on_activity)(void);
@@ -25,7 +25,7 @@ static void tell_activity(void) {
 // gettid is a system call, and a thread has one number for life (a forked child's is reset).
 static THREAD_LOCAL uint32_t own_tid;
 
-static uint32_t thread_id(void) {
+static HOT uint32_t thread_id(void) {
     if (UNLIKELY(own_tid == 0))
         own_tid = (uint32_t)sys_gettid();
     return own_tid;
@@ -40,25 +40,32 @@ static void note_options(struct ledger_header *header) {
     header->exit_grace_ms = (uint32_t)options.exit_grace_ms;
 }
 
-// Makes the ledger where there is none. False: there is none, or it is not ours.
-static bool begin(void) {
-    if (UNLIKELY(owner_is_other_process()))
-        return false;
-    if (UNLIKELY(!ledger_exists())) {
-        int created = ledger_create(options.ledger_dir, (uint32_t)options.stack_depth);
-        if (created < 0)
-            return false;
-        if (created == 1) {
-            clock_init();
-            owner_claim();
-            note_options(ledger.header);
-            if (tracker_on_first_birth)
-                tracker_on_first_birth();
-        }
+static COLD bool make_ledger(void) {
+    int created = ledger_create(options.ledger_dir, (uint32_t)options.stack_depth);
+    if (created == 1) {
+        clock_init();
+        owner_claim();
+        note_options(ledger.header);
+        if (tracker_on_first_birth)
+            tracker_on_first_birth();
     }
-    if (UNLIKELY(owner_was_forked())) // _Fork or clone: no atfork handler ran
-        tracker_continue_in_child();
+    return created >= 0;
+}
+
+static COLD bool go_on_in_child(void) {
+    tracker_continue_in_child();
     return ledger_exists();
+}
+
+// Where tracker_active(): false where a forked child could not have a ledger of its own.
+static inline bool go_on(void) {
+    return LIKELY(!owner_was_forked()) || go_on_in_child(); // _Fork or clone: no atfork handler ran
+}
+
+// Makes the ledger where there is none. False: there is none, or it is not ours.
+static inline bool begin(void) {
+    return !UNLIKELY(owner_is_other_process()) && (LIKELY(ledger_exists()) || make_ledger()) &&
+           go_on();
 }
 
 void tracker_before_new_root(void) {
@@ -70,6 +77,8 @@ void tracker_before_new_root(void) {
 
 void tracker_continue_in_child(void) {
     own_tid = 0;
+    if (ledger_exists() && (ledger.header->counters.closed_unseen || ledger.header->counters.found))
+        unasked_never = true; // the child counts from 0
     unwinder_continue_in_child();
     if (owner_pid() != 0) // also without a ledger: see owner_expect_shared_memory()
         owner_claim();
@@ -79,10 +88,8 @@ void tracker_continue_in_child(void) {
 
 // --- records ------------------------------------------------------------------------------------
 
-// An fd's inode where it is a socket, else 0.
-static uint64_t socket_inode(int fd) {
-    struct stat status;
-    return sys_fstat(fd, &status) == 0 && S_ISSOCK(status.st_mode) ? status.st_ino : 0;
+static uint64_t inode_of(const struct ledger_record *record) {
+    return __atomic_load_n(&record->inode, __ATOMIC_RELAXED);
 }
 
 static bool knows_origin(const struct ledger_record *record) {
@@ -94,12 +101,17 @@ static bool knows_origin(const struct ledger_record *record) {
 // here first then. And who adopts a socket in use may meet the birth that comes late. Of two births
 // that both find the same socket there the last one stays: it may have been closed behind our back,
 // and received again.
+//
+// Of two that were not asked for their inodes the one is right that was born last.
 static bool is_settled(int fd, const struct ledger_record *there, uint32_t number) {
-    uint64_t inode = socket_inode(fd);
-    if (inode == 0 || there->inode != inode)
+    uint64_t inode = unasked_socket_inode(fd), its_inode = inode_of(there);
+    const struct ledger_record *other = ledger_record(number);
+    uint64_t others_inode = number ? inode_of(other) : 0;
+    if (inode == 0 || (its_inode != LEDGER_INODE_UNASKED && its_inode != inode))
         return false;
-    return number == 0 || ledger_record(number)->inode != inode ||
-           !knows_origin(ledger_record(number));
+    if (others_inode == LEDGER_INODE_UNASKED)
+        return its_inode == inode ? knows_origin(there) : there->birth_ns > other->birth_ns;
+    return number == 0 || others_inode != inode || !knows_origin(other);
 }
 
 // Enters a record for `fd`, passing on its reference. What stood there was closed behind our back;
@@ -109,7 +121,7 @@ static bool is_settled(int fd, const struct ledger_record *there, uint32_t numbe
 // another thread comes then that is late, too, or copies the number. So what stands there is held
 // while the kernel is asked, which makes sure that its number is no other socket's meanwhile, and
 // is replaced only if it still stands there. Each time around another thread has entered something.
-static void enter(int fd, uint32_t number) {
+static COLD void enter_beside(int fd, uint32_t number) {
     if (number && ledger_fd_reserve(fd) < 0) {
         ledger_release_vanished(number);
         return;
@@ -126,6 +138,11 @@ static void enter(int fd, uint32_t number) {
     }
 }
 
+static inline void enter(int fd, uint32_t number) {
+    if (UNLIKELY(number == 0) || UNLIKELY(!ledger_fd_put(fd, number)))
+        enter_beside(fd, number);
+}
+
 // Through an fd, or two fds, of a socket two threads may tell of it at once. Who is last stays.
 // Whoever holds a record, and is not alone with it as at birth and after the last close, writes
 // what changes in it by this, and reads it by an atomic load.
@@ -136,13 +153,14 @@ static void touch(struct ledger_record *record) {
     PUT(record, process, ledger.header->process);
 }
 
-static uint32_t new_record(uint64_t inode, const struct tracker_birth *birth) {
+static HOT uint32_t new_record(uint64_t inode, const struct tracker_birth *birth) {
+    uint64_t now_ns = clock_now_ns(); // before all else: it waits for what is under way
     uint32_t number = ledger_record_new();
     if (number == 0)
         return 0;
     struct ledger_record *record = ledger_record(number);
     record->inode = inode;
-    record->birth_ns = clock_now_ns();
+    record->birth_ns = now_ns;
     record->birth_tid = thread_id();
     record->birth_call = (uint8_t)birth->call;
     record->provenance = (uint8_t)birth->provenance;
@@ -160,27 +178,38 @@ static uint32_t new_record(uint64_t inode, const struct tracker_birth *birth) {
 
 // --- births -------------------------------------------------------------------------------------
 
-void tracker_born(int fd, const struct tracker_birth *birth) {
-    if (!begin())
-        return;
-    address_settle();
-    uint64_t inode = socket_inode(fd);
-    if (inode == 0)
-        return;
-    enter(fd, new_record(inode, birth));
+// A call that makes a socket has made one; what came from elsewhere may be anything.
+static HOT uint64_t inode_at_birth(int fd, enum ledger_provenance provenance) {
+    bool may_wait = provenance == PROVENANCE_CREATED && unasked_may_wait();
+    return LIKELY(may_wait) ? LEDGER_INODE_UNASKED : unasked_socket_inode(fd);
+}
+
+static HOT void enter_born(int fd, uint32_t number, uint64_t inode) {
+    enter(fd, number);
+    if (LIKELY(inode == LEDGER_INODE_UNASKED) && LIKELY(number))
+        unasked_note_birth(number, fd);
     tell_activity();
 }
 
-void tracker_settle(void) {
-    if (tracker_active() && begin())
-        address_settle();
-}
-
-void tracker_accepted(int listener, int fd, enum ledger_call call, const void *caller) {
+HOT void tracker_born(int fd, const struct tracker_birth *birth) {
     if (!begin())
         return;
     address_settle();
-    uint64_t inode = socket_inode(fd);
+    uint64_t inode = inode_at_birth(fd, birth->provenance);
+    if (inode)
+        enter_born(fd, new_record(inode, birth), inode);
+}
+
+void tracker_settle(void) {
+    if (tracker_active() && go_on())
+        address_settle();
+}
+
+HOT void tracker_accepted(int listener, int fd, enum ledger_call call, const void *caller) {
+    if (!begin())
+        return;
+    address_settle();
+    uint64_t inode = inode_at_birth(fd, PROVENANCE_CREATED);
     if (inode == 0)
         return;
     struct tracker_birth birth = {.call = call, .caller = caller};
@@ -194,8 +223,7 @@ void tracker_accepted(int listener, int fd, enum ledger_call call, const void *c
     uint32_t number = new_record(inode, &birth);
     if (number)
         ledger_record(number)->flags = RECORD_CONNECTED;
-    enter(fd, number);
-    tell_activity();
+    enter_born(fd, number, inode);
 }
 
 void tracker_received(int fd, enum ledger_call call, const void *caller) {
@@ -204,13 +232,16 @@ void tracker_received(int fd, enum ledger_call call, const void *caller) {
 }
 
 // The record of an fd, held; made where there is none and the fd is a socket.
-static uint32_t hold_or_adopt(int fd, const void *caller) {
+static HOT uint32_t hold_or_adopt(int fd, const void *caller) {
     uint32_t number = ledger_fd_hold(fd);
     if (number)
         return number;
     tracker_born(fd, &(struct tracker_birth){
                          .call = CALL_UNKNOWN, .provenance = PROVENANCE_ADOPTED, .caller = caller});
-    return ledger_fd_hold(fd);
+    number = ledger_fd_hold(fd);
+    if (number) // born out of our sight
+        __atomic_store_n(&unasked_never, true, __ATOMIC_RELAXED);
+    return number;
 }
 
 // Of a former connection. Another thread may be told of its end just now.
@@ -228,8 +259,8 @@ static void forget_told(struct ledger_record *record) {
     PUT(record, eof_tid, 0);
 }
 
-void tracker_connected(int fd, const struct sockaddr *peer, socklen_t peer_bytes, int error,
-                       const void *caller) {
+HOT void tracker_connected(int fd, const struct sockaddr *peer, socklen_t peer_bytes, int error,
+                           const void *caller) {
     if (!begin())
         return;
     address_settle();
@@ -262,50 +293,23 @@ void tracker_connected(int fd, const struct sockaddr *peer, socklen_t peer_bytes
 
 // --- end of stream ------------------------------------------------------------------------------
 
-// An accepted socket's type is that of its listener's record, and the number may have been
-// another's by then; a received or adopted one's was not told at all.
-static bool is_stream_by_kernel(int fd) {
-    int type = 0;
-    unsigned bytes = sizeof type;
-    return sys_getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &bytes) == 0 && type == SOCK_STREAM;
-}
-
-static bool is_type_told(const struct ledger_record *record) {
-    return record->birth_call == CALL_SOCKET || record->birth_call == CALL_SOCKETPAIR;
-}
-
-static bool is_stream(const struct ledger_record *record, int fd) {
-    return record->type == SOCK_STREAM || (!is_type_told(record) && is_stream_by_kernel(fd));
-}
-
-// Has the stream of this fd ended? A read also returns 0 where a shutdown(SHUT_RD) that we did not
-// see ended it (another process's), and where another thread closed the socket while this one was
-// in its read, and opened another that has the number now. So the kernel is asked, once a socket:
-// TCP by its state, and by poll what has none: AF_UNIX, and MPTCP, whose TCP_INFO is a subflow's.
-// `told` gets what TCP_INFO says.
-static bool stream_ended(const struct ledger_record *record, int fd, struct ending_eof *told) {
-    *told = (struct ending_eof){0};
-    // Our FIN went first, and that was asked of the kernel: a third system call in a socket's life
-    // would tell nothing that a verdict rests on.
-    if (ledger_flags(record) & RECORD_FIN_FIRST)
-        return true;
-    if (record->protocol != IPPROTO_MPTCP && ending_ask_eof(fd, told))
-        return told->ended;
-    if (!is_type_told(record) && !is_stream_by_kernel(fd))
-        return false;
-    struct pollfd poll = {.fd = fd, .events = POLLRDHUP};
-    struct timespec at_once = {0};
-    // Where the kernel does not answer, the read is believed.
-    return sys_call(SYS_ppoll, (long)&poll, 1, (long)&at_once, 0, 0, 0) < 0 ||
-           (poll.revents & (POLLRDHUP | POLLHUP));
-}
-
 // Two threads may be told of one socket's end at the same time: the first one writes it down.
-static bool claim(struct ledger_record *record, uint16_t flag) {
+static HOT bool claim(struct ledger_record *record, uint16_t flag) {
     return !(__atomic_fetch_or(&record->flags, flag, __ATOMIC_ACQ_REL) & flag);
 }
 
-void tracker_read_nothing(int fd, enum ledger_call call, const void *caller) {
+// Of a TCP connection that is no other process's, too, and no file's, a read that returned 0 is
+// believed for the time being.
+static HOT bool may_be_asked_later(const struct ledger_record *record) {
+    const uint16_t known = RECORD_FIN_FIRST | RECORD_FIN_SECOND | RECORD_SHUT_WR;
+    return (ledger_flags(record) & (RECORD_CONNECTED | known)) == RECORD_CONNECTED &&
+           (record->family == AF_INET || record->family == AF_INET6) &&
+           record->type == SOCK_STREAM && record->protocol != IPPROTO_MPTCP &&
+           record->provenance == PROVENANCE_CREATED && record->forks == ledger.header->forks &&
+           unasked_may_wait();
+}
+
+HOT void tracker_read_nothing(int fd, enum ledger_call call, const void *caller) {
     if (owner_is_other_process())
         return;
     // read(2) ends for files too: a process without sockets does not look closer.
@@ -318,13 +322,16 @@ void tracker_read_nothing(int fd, enum ledger_call call, const void *caller) {
     if (number == 0)
         return;
     struct ledger_record *record = ledger_record(number);
-    struct ending_eof told;
-    if (is_stream(record, fd) && !(ledger_flags(record) & (RECORD_SHUT_RD | RECORD_SHUTTING_RD)) &&
+    unasked_eof(record, fd); // told a second time
+    struct ending_eof told = {0};
+    bool may_wait = may_be_asked_later(record);
+    if (ending_is_stream(record, fd) &&
+        !(ledger_flags(record) & (RECORD_SHUT_RD | RECORD_SHUTTING_RD)) &&
         __atomic_load_n(&record->eof_ns, __ATOMIC_ACQUIRE) == 0 &&
-        stream_ended(record, fd, &told) && claim(record, RECORD_TELLING_EOF)) {
-        PUT(record, fin_ns, told.fin_ns);
-        if (told.is_bound)
-            __atomic_fetch_or(&record->flags, RECORD_FIN_IS_BOUND, __ATOMIC_RELAXED);
+        (may_wait || ending_is_eof(record, fd, &told)) && claim(record, RECORD_TELLING_EOF)) {
+        if (may_wait)
+            __atomic_fetch_or(&record->flags, RECORD_EOF_UNASKED, __ATOMIC_RELAXED);
+        ending_put_fin(record, &told);
         PUT(record, eof_stack, stack_capture(caller));
         PUT(record, eof_call, (uint8_t)call);
         PUT(record, eof_tid, thread_id());
@@ -340,13 +347,13 @@ void tracker_read_failed(int fd, enum ledger_call call, int error, const void *c
     if (error != ECONNRESET && error != EPIPE && error != ETIMEDOUT && error != EHOSTUNREACH &&
         error != ENETUNREACH && error != ECONNABORTED)
         return;
-    if (!tracker_active() || !begin())
+    if (!tracker_active() || !go_on())
         return;
     uint32_t number = ledger_fd_hold(fd);
     if (number == 0)
         return;
     struct ledger_record *record = ledger_record(number);
-    if (is_stream(record, fd) && __atomic_load_n(&record->error, __ATOMIC_ACQUIRE) == 0 &&
+    if (ending_is_stream(record, fd) && __atomic_load_n(&record->error, __ATOMIC_ACQUIRE) == 0 &&
         claim(record, RECORD_TELLING_ERROR)) {
         PUT(record, error_stack, stack_capture(caller));
         PUT(record, error_call, (uint8_t)call);
@@ -358,7 +365,7 @@ void tracker_read_failed(int fd, enum ledger_call call, int error, const void *c
     ledger_release(number);
 }
 
-uint32_t tracker_shutdown_begin(int fd, int how, const void *caller) {
+HOT uint32_t tracker_shutdown_begin(int fd, int how, const void *caller) {
     if (!begin())
         return 0;
     uint32_t number = hold_or_adopt(fd, caller);
@@ -371,7 +378,7 @@ uint32_t tracker_shutdown_begin(int fd, int how, const void *caller) {
     return number;
 }
 
-void tracker_shutdown_done(uint32_t kept, int how, bool succeeded, const void *caller) {
+HOT void tracker_shutdown_done(uint32_t kept, int how, bool succeeded, const void *caller) {
     if (kept == 0)
         return;
     struct ledger_record *record = ledger_record(kept);
@@ -399,24 +406,25 @@ void tracker_shutdown_done(uint32_t kept, int how, bool succeeded, const void *c
 
 // Takes the socket off the table, and asks how it ends while it is still there. A second thread
 // that closes the same number meanwhile finds nothing in the table.
-static uint32_t take_off(int fd, const void *caller) {
+static HOT uint32_t take_off(int fd, const void *caller) {
     uint32_t was = 0;
     if (ledger_fd_swap(fd, 0, &was) == 0 && was)
         ending_note(was, fd, caller);
     return was;
 }
 
-void tracker_closing(int fd, const void *caller) {
-    if (!tracker_active() || ledger_fd(fd) == 0 || !begin())
+HOT void tracker_closing(int fd, const void *caller) {
+    if (!tracker_active() || ledger_fd(fd) == 0 || !go_on())
         return;
     tell_activity(); // not behind it: a report must not find the socket open, and in no table
+    uint64_t now_ns = clock_now_ns();
     uint32_t was = take_off(fd, caller);
     if (was)
-        ledger_release(was);
+        ledger_release_closed(was, now_ns);
 }
 
 void tracker_closing_range(unsigned first, unsigned last, const void *caller) {
-    if (!tracker_active() || !begin())
+    if (!tracker_active() || !go_on())
         return;
     unsigned limit = (unsigned)ledger_fd_limit();
     for (unsigned fd = first; fd < limit && fd <= last; fd++)
@@ -426,7 +434,14 @@ void tracker_closing_range(unsigned first, unsigned last, const void *caller) {
 // --- dup ----------------------------------------------------------------------------------------
 
 uint32_t tracker_dup_begin(int fd) {
-    return tracker_active() && begin() ? ledger_fd_hold(fd) : 0;
+    uint32_t number = tracker_active() && go_on() ? ledger_fd_hold(fd) : 0;
+    // By two fds it is not known by its number any more. Not asked: another thread has just closed
+    // it, and whose copy the dup makes is for a report to find out.
+    if (number && UNLIKELY(unasked_inode(number, fd) == LEDGER_INODE_UNASKED)) {
+        ledger_release(number);
+        return 0;
+    }
+    return number;
 }
 
 void tracker_dup_done(uint32_t kept, int fd) {
@@ -439,7 +454,7 @@ void tracker_dup_done(uint32_t kept, int fd) {
 }
 
 uint32_t tracker_replace_begin(int fd, const void *caller) {
-    return tracker_active() && begin() && ledger_fd(fd) != 0 ? take_off(fd, caller) : 0;
+    return tracker_active() && go_on() && ledger_fd(fd) != 0 ? take_off(fd, caller) : 0;
 }
 
 void tracker_replace_done(uint32_t kept, int fd, bool replaced) {

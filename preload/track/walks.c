@@ -74,7 +74,7 @@ static inline bool is_same(const struct place *place, uint32_t version, const ui
     return true;
 }
 
-uint32_t walk_known(const struct fast_start *start, const void *caller) {
+HOT uint32_t walk_known(const struct fast_start *start, const void *caller) {
     struct place *place = place_of(key_of(start, (uintptr_t)caller));
     __asm__("" : "+r"(place)); // gcc would compute each member's address anew
     uint32_t version = GET_BEFORE(place->version);

@@ -750,7 +750,11 @@ static void run_random(struct actor *actor) {
     for (; at >= table[i].weight; i++)
         at -= table[i].weight;
     bool rare = stress_below(actor, CHILD_SHARE) == 0;
-    if (table[i].is_child && (!rare || actor->depth || settings.no_children))
+    bool is_unseen = table[i].run == unseen_birth || table[i].run == unseen_dup ||
+                     table[i].run == unseen_close;
+    if (settings.seen && is_unseen)
+        close_one(actor);
+    else if (table[i].is_child && (!rare || actor->depth || settings.no_children))
         close_one(actor);
     else if (table[i].opens && open_count() > OPEN_MAX_COUNT)
         close_one(actor);

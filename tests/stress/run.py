@@ -26,6 +26,8 @@ TIMEOUT_S = 240
 SHOWN_LINES = 60
 Result = collections.namedtuple("Result", "status text errors")
 
+ALL_SEEN = ["--seen", "--no-children", "--processes=1", "--threads=2"]
+
 # How a seed is run: in turns it can be cut short, free it finds what only happens side by side.
 WAYS = [
     [],
@@ -33,6 +35,8 @@ WAYS = [
     ["--processes=1", "--threads=1"],
     ["--processes=3", "--threads=2"],
     ["--free", "--processes=1", "--threads=8"],
+    ALL_SEEN,
+    ["--seen", "--no-children", "--free", "--processes=1", "--threads=8"],
 ]
 
 
@@ -230,14 +234,13 @@ def differences(pid, expected, shown, from_outside):
             yield f"process {pid}, inode {inode}: {line}: shown as {got}"
 
 
-def compare_tools(seed, count):
+def compare_tools(seed, count, way=("--processes=1",), has_file=True):
     """`sockleak dump` of the process while it lives, and `sockleak report` of what it leaves."""
     problems, compared = [], 0
     with tempfile.TemporaryDirectory() as directory:
         process = subprocess.Popen(
-            [*program(), *operations_of(seed, ["--processes=1"], count),
-             f"--expectations={directory}"],
-            env=environment(f"{OPTIONS}:ledger_dir={directory}"), stdout=subprocess.PIPE,
+            [*program(), *operations_of(seed, way, count), f"--expectations={directory}"],
+            env=environment(OPTIONS + (f":ledger_dir={directory}" if has_file else "")), stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL, text=True, start_new_session=True)
         wanted = {}
         end = time.monotonic() + TIMEOUT_S
@@ -315,9 +318,10 @@ def main():
         return 0  # the tools are run bare, and the stack begins in the sanitizer's interceptor
     problems, compared = [], 0
     for seed in options.seed or [1, next(fresh_seeds())]:
-        found, count = compare_tools(seed, 20000)
-        problems += found
-        compared += count
+        for has_file, way in ((True, ["--processes=1"]), (False, ALL_SEEN)):
+            found, count = compare_tools(seed, 20000, way, has_file)
+            problems += found
+            compared += count
     print(f"{compared} sockets compared with dump and report")
     for problem in problems:
         print(problem)

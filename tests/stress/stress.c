@@ -406,7 +406,8 @@ static void parse(int argc, char **argv) {
         const char *value;
         if (is_flag(argv[i], "--free", &settings.free) ||
             is_flag(argv[i], "--trace", &settings.trace) ||
-            is_flag(argv[i], "--no-children", &settings.no_children))
+            is_flag(argv[i], "--no-children", &settings.no_children) ||
+            is_flag(argv[i], "--seen", &settings.seen))
             continue;
         if ((value = value_of(argv[i], "--seed")))
             settings.seed = strtoull(value, NULL, 10);

@@ -34,6 +34,7 @@ struct settings {
     uint64_t seed, operations;
     unsigned processes, threads, every;
     bool free, trace, no_children;
+    bool seen; // nothing behind the library's back: then it waits, see preload/track/unasked.h
     const char *expectations; // a directory: see expect.c
 };
 

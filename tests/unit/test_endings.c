@@ -1,6 +1,7 @@
 // track/endings: who ended a connection first, and when. Every state is the kernel's: real
 // connections over loopback.
 #include "connections.h"
+#include "track/unasked.h"
 #include "unit.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -316,6 +317,23 @@ ISOLATED(the_end_of_stream_tells_when_the_fin_came) {
     assert_false(record->flags & RECORD_FIN_IS_BOUND);
 }
 
+ISOLATED(what_is_asked_later_tells_when_the_fin_came_too) {
+    accepted();
+    ledger.header->counters.born = UNASKED_AFTER;
+    peer_closes(&pair);
+    wait_for_state(pair.ours, STATE_CLOSE_WAIT);
+    read_once(pair.ours);
+    struct ledger_record *record = ledger_record(ledger_fd(pair.ours));
+    assert_true(record->flags & RECORD_EOF_UNASKED);
+    assert_int_equal(record->fin_ns, 0);
+    sleep_ms(120);
+    unasked_eof(record, pair.ours);
+    assert_false(record->flags & RECORD_EOF_UNASKED);
+    assert_int_equal(record->eof_ns, SECONDS(100));
+    assert_in_range(SECONDS(100) - record->fin_ns, MS(100), MS(2000)); // the clock stands still
+    assert_false(record->flags & RECORD_FIN_IS_BOUND);
+}
+
 ISOLATED(what_was_sent_since_leaves_a_bound_of_when_the_fin_came) {
     accepted();
     shutdown(pair.peers, SHUT_WR);
@@ -358,6 +376,7 @@ int main(void) {
         cmocka_unit_test(a_client_that_never_sent_or_that_did_not_wait_did_not_give_up),
         cmocka_unit_test(a_server_does_not_give_up),
         cmocka_unit_test(the_end_of_stream_tells_when_the_fin_came),
+        cmocka_unit_test(what_is_asked_later_tells_when_the_fin_came_too),
         cmocka_unit_test(what_was_sent_since_leaves_a_bound_of_when_the_fin_came),
     };
     return cmocka_run_group_tests_name("endings", tests, NULL, NULL);

@@ -195,7 +195,7 @@ static void end_with_peer(unsigned i) {
     record.peer = (struct ledger_address){
         .family = ADDRESS_INET, .port = (uint16_t)(i >> 8), .ip = {10, 0, 0}};
     record.peer.ip[3] = (uint8_t)i;
-    site_count_ended(&record, true);
+    site_count_ended(&record, true, 0);
 }
 
 ISOLATED(destinations_without_a_place_are_counted) {

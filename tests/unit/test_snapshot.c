@@ -122,6 +122,56 @@ ISOLATED(a_record_whose_fd_became_a_file_or_another_socket_is_dropped) {
     assert_int_equal(ledger.header->counters.closed_unseen, 2);
 }
 
+// --- what was not asked for its inode yet
+// ---------------------------------------------------------
+
+static struct ledger_record *track_unasked(int fd) {
+    struct ledger_record *record = track(fd, AF_INET, SOCK_STREAM);
+    record->inode = LEDGER_INODE_UNASKED;
+    return record;
+}
+
+ISOLATED(what_was_not_asked_is_explained_by_its_fd) {
+    make();
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    const struct ledger_record *record = track_unasked(fd);
+    take(ENDED_RUNNING);
+    assert_ptr_equal(listed(fd), record);
+    assert_int_equal(record->inode, inode_of(fd));
+    assert_int_equal(ledger.header->counters.found, 0);
+}
+
+ISOLATED(what_was_not_asked_and_is_no_socket_any_more_is_dropped) {
+    make();
+    int file = socket(AF_INET, SOCK_STREAM, 0), gone = socket(AF_INET, SOCK_STREAM, 0);
+    const struct ledger_record *a = track_unasked(file), *b = track_unasked(gone);
+    close(gone);
+    close(file);
+    assert_int_equal(open("/dev/null", O_RDONLY), file);
+    take(ENDED_RUNNING);
+    assert_int_equal(times_listed(a) + times_listed(b), 0);
+    assert_int_equal(ledger_fd(file) + ledger_fd(gone), 0);
+    assert_int_equal(a->holders + b->holders, 0);
+    assert_int_equal(ledger.header->counters.closed_unseen, 2);
+}
+
+// The lower number is first in the list, whether it is right or not.
+ISOLATED(a_dup2_unseen_over_what_was_not_asked_leaves_the_origin_of_what_was) {
+    make();
+    for (int right_is_first = 0; right_is_first < 2; right_is_first++) {
+        int low = socket(AF_INET, SOCK_STREAM, 0), high = socket(AF_INET, SOCK_STREAM, 0);
+        int right = right_is_first ? low : high, wrong = right_is_first ? high : low;
+        const struct ledger_record *stays = track(right, AF_INET, SOCK_STREAM);
+        const struct ledger_record *goes = track_unasked(wrong);
+        assert_int_equal(dup2(right, wrong), wrong);
+        take(ENDED_RUNNING);
+        assert_ptr_equal(listed(right), stays);
+        assert_int_equal(stays->provenance, PROVENANCE_CREATED);
+        assert_int_equal(times_listed(goes), 0);
+        assert_int_equal(stays->fd_count, 2);
+    }
+}
+
 ISOLATED(all_fds_of_a_socket_are_one) {
     make();
     int fd = socket(AF_INET, SOCK_STREAM, 0);
@@ -394,6 +444,9 @@ int main(void) {
         cmocka_unit_test(holds_are_given_back),
         cmocka_unit_test(a_record_whose_fd_was_closed_behind_our_back_is_dropped),
         cmocka_unit_test(a_record_whose_fd_became_a_file_or_another_socket_is_dropped),
+        cmocka_unit_test(what_was_not_asked_is_explained_by_its_fd),
+        cmocka_unit_test(what_was_not_asked_and_is_no_socket_any_more_is_dropped),
+        cmocka_unit_test(a_dup2_unseen_over_what_was_not_asked_leaves_the_origin_of_what_was),
         cmocka_unit_test(all_fds_of_a_socket_are_one),
         cmocka_unit_test(a_socket_with_two_births_is_one_and_knows_what_either_was_told),
         cmocka_unit_test(a_thousand_sockets_are_all_seen),

@@ -4,6 +4,7 @@
 #include "fake_unwinder.h"
 #include "sockets.h"
 #include "track/tracker.h"
+#include "track/unasked.h"
 #include "unit.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -163,6 +164,102 @@ ISOLATED(what_is_no_socket_is_no_birth) {
     tracker_accepted(0, file, CALL_ACCEPT, caller);
     assert_int_equal(ledger_fd(file), 0);
     assert_int_equal(counters()->born, 0);
+}
+
+// --- what is asked later
+// --------------------------------------------------------------------------
+
+// As behind that many births.
+static void make_patient(void) {
+    make();
+    int first = born(AF_INET, SOCK_STREAM);
+    ledger.header->counters.born += UNASKED_AFTER;
+    ledger.header->counters.closed += UNASKED_AFTER;
+    close_tracked(first);
+}
+
+ISOLATED(the_first_births_are_asked_at_once_and_later_ones_later) {
+    make();
+    for (int i = 0; i < UNASKED_AFTER; i++) {
+        int fd = born(AF_INET, SOCK_STREAM);
+        assert_int_equal(record_of(fd)->inode, inode_of(fd));
+        close_tracked(fd);
+    }
+    int fd = born(AF_INET, SOCK_STREAM);
+    assert_true(record_of(fd)->inode == LEDGER_INODE_UNASKED);
+    assert_int_equal(unasked_inode(ledger_fd(fd), fd), inode_of(fd));
+    assert_int_equal(record_of(fd)->inode, inode_of(fd));
+    assert_int_equal(record_of(fd)->holders, 1);
+}
+
+ISOLATED(a_birth_behind_a_close_that_went_past_us_is_the_one_that_counts) {
+    make_patient();
+    int fd = born(AF_INET, SOCK_STREAM);
+    uint32_t old = ledger_fd(fd);
+    close(fd); // behind our back
+    fake_clock_now_ns++;
+    assert_int_equal(born(AF_INET, SOCK_STREAM), fd);
+    assert_int_not_equal(ledger_fd(fd), old);
+    assert_int_equal(ledger_record(old)->holders, 0);
+    assert_int_equal(counters()->closed_unseen, 1);
+    assert_int_equal(unasked_inode(ledger_fd(fd), fd), inode_of(fd));
+    int next = born(AF_INET, SOCK_STREAM); // this program is not waited for any more
+    assert_int_equal(record_of(next)->inode, inode_of(next));
+}
+
+// It was born earlier, and its thread comes later.
+ISOLATED(a_birth_that_is_told_late_does_not_displace_the_numbers_next_owner) {
+    make_patient();
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    struct tracker_birth birth = {.call = CALL_SOCKET, .caller = caller};
+    fake_clock_now_ns = 20;
+    tracker_born(fd, &birth);
+    uint32_t owner = ledger_fd(fd);
+    fake_clock_now_ns = 10;
+    tracker_born(fd, &birth);
+    assert_int_equal(ledger_fd(fd), owner);
+    assert_int_equal(record_of(fd)->holders, 1);
+}
+
+ISOLATED(a_dup_asks_first) {
+    make_patient();
+    int fd = born(AF_INET, SOCK_STREAM), copy = dup(fd);
+    tracker_dup_done(tracker_dup_begin(fd), copy);
+    assert_int_equal(record_of(copy)->inode, inode_of(fd));
+    assert_int_equal(record_of(fd)->holders, 2);
+}
+
+ISOLATED(who_uses_what_was_not_seen_born_is_not_waited_for) {
+    make_patient();
+    int unseen = socket(AF_INET, SOCK_STREAM, 0);
+    struct sockaddr_in peer = {.sin_family = AF_INET};
+    tracker_connected(unseen, (struct sockaddr *)&peer, sizeof peer, 0, caller);
+    int next = born(AF_INET, SOCK_STREAM);
+    assert_int_equal(record_of(next)->inode, inode_of(next));
+}
+
+ISOLATED(what_is_no_socket_any_more_is_dropped_when_it_is_asked) {
+    make_patient();
+    int fd = born(AF_INET, SOCK_STREAM), file = open("/dev/null", O_RDONLY);
+    uint32_t number = ledger_fd(fd);
+    assert_int_equal(dup2(file, fd), fd); // behind our back
+    assert_true(unasked_inode(number, fd) == LEDGER_INODE_UNASKED);
+    assert_int_equal(ledger_fd(fd), 0);
+    assert_int_equal(ledger_record(number)->holders, 0);
+    assert_int_equal(counters()->closed_unseen, 1);
+    assert_int_equal(counters()->closed, UNASKED_AFTER + 1); // as before
+}
+
+ISOLATED(what_stays_open_is_asked_for_its_inode_some_births_later) {
+    make_patient();
+    int kept = born(AF_INET, SOCK_STREAM);
+    for (int i = 0; i < UNASKED_BIRTHS; i++) {
+        assert_true(record_of(kept)->inode == LEDGER_INODE_UNASKED);
+        close_tracked(born(AF_INET, SOCK_STREAM));
+    }
+    assert_int_equal(record_of(kept)->inode, inode_of(kept));
+    int other = born(AF_INET, SOCK_STREAM); // in the numbers of those that are gone
+    assert_true(record_of(other)->inode == LEDGER_INODE_UNASKED);
 }
 
 ISOLATED(a_received_socket_says_so) {
@@ -514,6 +611,13 @@ int main(void) {
         cmocka_unit_test(an_address_longer_or_shorter_than_it_says_does_no_harm),
         cmocka_unit_test(a_dissolved_connection_is_none),
         cmocka_unit_test(what_is_no_socket_is_no_birth),
+        cmocka_unit_test(the_first_births_are_asked_at_once_and_later_ones_later),
+        cmocka_unit_test(a_birth_behind_a_close_that_went_past_us_is_the_one_that_counts),
+        cmocka_unit_test(a_birth_that_is_told_late_does_not_displace_the_numbers_next_owner),
+        cmocka_unit_test(a_dup_asks_first),
+        cmocka_unit_test(who_uses_what_was_not_seen_born_is_not_waited_for),
+        cmocka_unit_test(what_is_no_socket_any_more_is_dropped_when_it_is_asked),
+        cmocka_unit_test(what_stays_open_is_asked_for_its_inode_some_births_later),
         cmocka_unit_test(a_received_socket_says_so),
         cmocka_unit_test(a_birth_at_a_known_fd_ends_what_was_there),
         cmocka_unit_test(who_tells_late_of_a_number_does_not_displace_its_next_owner),

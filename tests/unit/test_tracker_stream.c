@@ -1,6 +1,7 @@
 // track/tracker: what is told of a connection: end of stream, errors, shutdown, connect. The judge
 // of a connection's state is the kernel.
 #include "connections.h"
+#include "track/unasked.h"
 #include "unit.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -80,6 +81,37 @@ ISOLATED(an_accepted_socket_of_messages_is_none_whatever_its_listeners_record_sa
     close(ends[1]);
     read_once(ends[0]);
     assert_int_equal(record_of(ends[0])->eof_ns, 0);
+    ledger.header->counters.born = UNASKED_AFTER;
+    read_once(ends[0]); // believed for the time being
+    assert_int_not_equal(record_of(ends[0])->eof_ns, 0);
+    unasked_eof(record_of(ends[0]), ends[0]);
+    assert_int_equal(record_of(ends[0])->eof_ns, 0);
+    assert_false(record_of(ends[0])->flags & (RECORD_EOF_UNASKED | RECORD_TELLING_EOF));
+}
+
+// Another process has shut the socket down for reading, or another thread has closed the number
+// meanwhile, and opened this socket there.
+ISOLATED(an_end_of_stream_that_is_none_is_taken_back_and_the_next_one_counts) {
+    follow_one();
+    struct ledger_record *record = record_of(pair.ours);
+    record->family = AF_INET;
+    record->type = SOCK_STREAM;
+    record->flags = RECORD_CONNECTED;
+    ledger.header->counters.born = UNASKED_AFTER;
+    tracker_read_nothing(pair.ours, CALL_RECV, caller);
+    assert_true(record->flags & RECORD_EOF_UNASKED);
+    unasked_eof(record, pair.ours);
+    assert_int_equal(record->eof_ns, 0);
+    assert_int_equal(record->eof_stack, LEDGER_NO_STACK);
+    tracker_read_nothing(pair.ours, CALL_RECV, caller);
+    assert_true(record->flags & RECORD_EOF_UNASKED);
+    peer_closes(&pair);
+    fake_clock_now_ns = 7000;
+    read_once(pair.ours); // the second: the first is asked, and this one is believed
+    unasked_eof(record, pair.ours);
+    assert_int_not_equal(record->eof_ns, 0);
+    assert_int_not_equal(record->fin_ns, 0);
+    assert_int_equal(record->holders, 1);
 }
 
 ISOLATED(end_of_stream_is_told_once) {
@@ -500,6 +532,7 @@ int main(void) {
         cmocka_unit_test(data_is_not_end_of_stream),
         cmocka_unit_test(an_accepted_socket_is_a_stream_whatever_its_listeners_record_says),
         cmocka_unit_test(an_accepted_socket_of_messages_is_none_whatever_its_listeners_record_says),
+        cmocka_unit_test(an_end_of_stream_that_is_none_is_taken_back_and_the_next_one_counts),
         cmocka_unit_test(end_of_stream_is_told_once),
         cmocka_unit_test(a_read_after_the_own_shutdown_is_no_end_of_stream),
         cmocka_unit_test(a_read_during_the_own_shutdown_is_no_end_of_stream),
