@@ -80,9 +80,10 @@ EXAMPLES := $(patsubst examples/%.c,$(BUILD)/examples/%,$(wildcard examples/*.c)
 .PHONY: all
 all: $(LIBRARY) $(TOOLS) examples ## build everything but the tests (default)
 
+# noseparate-code: two segments to map instead of four, at the start of each program.
 $(LIBRARY): $(PRELOAD_OBJECTS) $(BUILD)/libsockleak.map
 	$(call say,LINK,$@)
-	$(QUIET)$(CC) -shared -Wl,-soname,libsockleak.so -Wl,-z,now,-z,relro,-z,defs \
+	$(QUIET)$(CC) -shared -Wl,-soname,libsockleak.so -Wl,-z,now,-z,relro,-z,defs,-z,noseparate-code \
 		-Wl,--version-script=$(BUILD)/libsockleak.map $(LDFLAGS) -o $@ $(PRELOAD_OBJECTS) -ldl -lpthread
 
 # The exports, from the one list of interposed functions.

@@ -13,7 +13,6 @@
 #include "track/programs.h"
 #include "track/tracker.h"
 #include <dlfcn.h>
-#include <link.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdarg.h>
@@ -164,25 +163,10 @@ void process_begin(void) {
         options_parse(NULL);
 }
 
-extern const ElfW(Ehdr) __ehdr_start __attribute__((visibility("hidden"))); // ld(1)
-
-// Names of options, unwind tables: a process that opens no socket has them mapped for nothing. They
-// come back from the file when they are used (madvise(2), MADV_DONTNEED); nobody has written to
-// them.
-static void give_back_constants(void) {
-    const char *base = (const char *)&__ehdr_start;
-    const ElfW(Phdr) *segments = (const void *)(base + __ehdr_start.e_phoff);
-    for (int i = 0; i < __ehdr_start.e_phnum; i++)
-        if (segments[i].p_type == PT_LOAD && segments[i].p_flags == PF_R && segments[i].p_offset)
-            sys_madvise((void *)(uintptr_t)(base + segments[i].p_vaddr), segments[i].p_memsz,
-                        MADV_DONTNEED);
-}
-
 // Runs before main, but after the constructors of the libraries that the program is linked with: a
 // preloaded library comes first in the search for symbols, and last in the order of constructors.
 // A hook that one of those calls has come here already, through the resolver.
 __attribute__((constructor)) static void constructor(void) {
     real_resolve();
     begin_once();
-    give_back_constants();
 }

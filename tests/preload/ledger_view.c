@@ -31,7 +31,8 @@ uint64_t view_inode(int fd) {
 
 bool view_is_tracked(int fd) {
     const struct ledger_record *record = view_record(fd);
-    return record && record->inode && record->inode == view_inode(fd);
+    uint64_t inode = record ? record->inode : 0, kernels = view_inode(fd);
+    return inode && (inode == kernels || (inode == LEDGER_INODE_UNASKED && kernels));
 }
 
 unsigned view_tracked_fds(void) {

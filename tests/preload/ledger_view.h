@@ -18,7 +18,8 @@ const struct ledger_record *view_record(int fd);
 // The inode of an fd, as the kernel tells it; 0 for a closed one.
 uint64_t view_inode(int fd);
 
-// True where the fd has a record and its inode is the kernel's.
+// True where the fd has a record and its inode is the kernel's, or was not asked for yet (in a
+// process that has opened many: preload/track/unasked.h).
 bool view_is_tracked(int fd);
 
 // How many fds have a record.

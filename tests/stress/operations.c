@@ -750,8 +750,8 @@ static void run_random(struct actor *actor) {
     for (; at >= table[i].weight; i++)
         at -= table[i].weight;
     bool rare = stress_below(actor, CHILD_SHARE) == 0;
-    bool is_unseen = table[i].run == unseen_birth || table[i].run == unseen_dup ||
-                     table[i].run == unseen_close;
+    bool is_unseen =
+        table[i].run == unseen_birth || table[i].run == unseen_dup || table[i].run == unseen_close;
     if (settings.seen && is_unseen)
         close_one(actor);
     else if (table[i].is_child && (!rare || actor->depth || settings.no_children))
