@@ -157,7 +157,7 @@ static void look_at_ledger(struct search *search, const struct report_process *p
         const struct ledger_record *record = &sockets[i]->record;
         struct report_holder holder = {process->pid, record->first_fd, name};
         alike = i && sockets[i - 1]->record.inode == record->inode ? alike + 1 : 0;
-        if (alike < HOLDERS_MAX)
+        if (alike < HOLDERS_MAX && record->inode)
             note_holder(search, record->inode, &holder, process->boot_id);
     }
     free(sockets);

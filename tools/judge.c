@@ -89,6 +89,8 @@ static struct report_socket **sorted_by_inode(const struct report_process *proce
 
 static struct report_socket *find_inode(struct report_socket **sorted, uint32_t count,
                                         uint64_t inode) {
+    if (inode == 0) // not known
+        return NULL;
     struct report_socket wanted = {.record.inode = inode}, *key = &wanted;
     struct report_socket **found = bsearch(&key, sorted, count, sizeof *sorted, by_inode);
     return found ? *found : NULL;
@@ -315,7 +317,16 @@ static void leave_to_parents(const struct report *report, struct report_process 
     }
 }
 
+// Of a live process that the kernel told nothing of: see ask_inodes() in observe.c.
+static void forget_unasked(struct report_process *process) {
+    for (uint32_t i = 0; i < process->socket_count; i++)
+        if (process->sockets[i].record.inode == LEDGER_INODE_UNASKED)
+            process->sockets[i].record.inode = 0;
+}
+
 void judge_report(struct report *report, const struct report_options *options) {
+    for (uint32_t i = 0; i < report->process_count; i++)
+        forget_unasked(report->processes[i]);
     if (report->process_count)
         qsort(report->processes, report->process_count, sizeof(struct report_process *), by_start);
     join_images(report);

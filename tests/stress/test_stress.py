@@ -22,9 +22,10 @@ class Stress(unittest.TestCase):
         self.hold(run.fresh_seeds(), 20000, 5)
 
     def test_the_tools_show_what_the_kernel_and_the_program_know(self):
-        problems, compared = run.compare_tools(1, 20000)
-        self.assertEqual(problems, [])
-        self.assertGreater(compared, 10)
+        for way, has_file in ((["--processes=1"], True), (run.ALL_SEEN, False)):
+            problems, compared = run.compare_tools(1, 20000, way, has_file)
+            self.assertEqual(problems, [])
+            self.assertGreater(compared, 10)
 
 
 if __name__ == "__main__":
