@@ -72,7 +72,7 @@ void vfork_begins(void) {
 // The copy takes system calls that a sandbox may not allow.
 static void prepare_fork(void) {
     if (!owner_is_sandboxed() && !owner_is_other_process())
-        ledger_prepare_fork();
+        tracker_before_fork();
 }
 
 // Before the program's own code runs in a forked child, also where fork was called inside libc. An

@@ -97,6 +97,11 @@ static inline uint16_t ledger_flags(const struct ledger_record *record) {
     return __atomic_load_n(&record->flags, __ATOMIC_RELAXED);
 }
 
+// Another thread may be the one that asks for it: see track/unasked.h.
+static inline uint64_t ledger_inode(const struct ledger_record *record) {
+    return __atomic_load_n(&record->inode, __ATOMIC_RELAXED);
+}
+
 // Keeps a record from being freed while it is looked at. Returns false where it is free already.
 bool ledger_hold(uint32_t number);
 
@@ -112,7 +117,8 @@ bool ledger_release_vanished(uint32_t number);
 
 // In a forked child whose parent had other threads, or wrote to the file that was copied: makes
 // holders and the free list what the fd table says, since a record may have been copied in the
-// middle of a change, and the holds of threads that are not here are gone. Writes only to what is
+// middle of a change, and the holds of threads that are not here are gone. What has no inode yet
+// goes: nothing tells whose its fd is here. Writes only to what is
 // wrong: the rest stays shared with the parent. `*in_use` gets how many records are in use. Returns
 // 0, or -errno: then nothing was looked at. ledger.c alone calls it.
 int ledger_records_rebuild(uint64_t *in_use);

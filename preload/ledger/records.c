@@ -190,13 +190,22 @@ enum {
     ON_FREE_LIST = 1u << 31 // in `seen`, which otherwise counts fds
 };
 
-// What refers to each record: fds alone, in a process that has begun with one thread. An entry of a
-// record that is not there goes.
+// Is it there, and surely the one of its fd? The kernel copies descriptors before memory: a number
+// that was closed and opened anew in between is another socket's in the child.
+static bool is_known(uint64_t number, uint64_t records) {
+    if (number >= records)
+        return false;
+    uint64_t inode = ledger.records[number].inode;
+    return inode != 0 && inode != LEDGER_INODE_UNASKED;
+}
+
+// What refers to each record: fds alone, in a process that has begun with one thread. An entry of
+// any other record goes.
 static void count_references(uint32_t *seen, uint64_t records) {
     uint64_t fds = ledger.header->regions[LEDGER_FDS].used;
     for (uint64_t fd = 0; fd < fds; fd++) {
         uint32_t number = ledger.fds[fd];
-        if (number && number < records && ledger.records[number].inode)
+        if (number && is_known(number, records))
             seen[number]++;
         else if (number)
             ledger.fds[fd] = 0;

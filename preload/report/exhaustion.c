@@ -10,6 +10,7 @@
 #include "report/trigger.h"
 #include "track/addresses.h"
 #include "track/tracker.h"
+#include "track/unasked.h"
 #include <linux/tcp.h>
 #include <netinet/in.h>
 #include <string.h>
@@ -168,6 +169,7 @@ static struct close_waits look_for_close_waits(uint64_t now) {
         uint32_t number = ledger_fd_hold(fd);
         if (number == 0)
             continue;
+        unasked_eof(ledger_record(number), fd);
         uint64_t age = close_wait_ns(ledger_record(number), fd, now);
         ledger_release(number);
         found.count += age > 0;

@@ -296,7 +296,7 @@ static bool is_its_turn(const struct snapshot_fd *entry, enum pass pass) {
     if (entry->record || (number == 0 && pass != PASS_OTHERS))
         return false;
     if (pass == PASS_SETTLED)
-        return ledger_record(number)->inode == entry->inode;
+        return ledger_inode(ledger_record(number)) == entry->inode;
     return pass == PASS_OTHERS || unasked_inode(number, entry->fd) == entry->inode;
 }
 

@@ -123,7 +123,8 @@ void ending_forget_eof(struct ledger_record *record) {
 // Where our FIN will stand; 0 where that is not known.
 static uint16_t fin_order(const struct ledger_record *record, int fd) {
     struct tcp_info info;
-    if (__atomic_load_n(&record->eof_ns, __ATOMIC_RELAXED)) // another thread may be told just now
+    if (__atomic_load_n(&record->eof_ns, __ATOMIC_RELAXED) && // another thread may be told just now
+        !(ledger_flags(record) & RECORD_EOF_UNASKED))
         return RECORD_FIN_SECOND;
     if (!(ledger_flags(record) & (RECORD_CONNECTED | RECORD_CONNECTING)) || !tcp_info_of(fd, &info))
         return 0;

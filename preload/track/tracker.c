@@ -75,6 +75,12 @@ void tracker_before_new_root(void) {
         unwinder_ready();
 }
 
+void tracker_before_fork(void) {
+    if (tracker_active() && !process_is_single_threaded())
+        unasked_ask_all();
+    ledger_prepare_fork();
+}
+
 void tracker_continue_in_child(void) {
     own_tid = 0;
     if (ledger_exists() && (ledger.header->counters.closed_unseen || ledger.header->counters.found))
@@ -88,10 +94,6 @@ void tracker_continue_in_child(void) {
 
 // --- records ------------------------------------------------------------------------------------
 
-static uint64_t inode_of(const struct ledger_record *record) {
-    return __atomic_load_n(&record->inode, __ATOMIC_RELAXED);
-}
-
 static bool knows_origin(const struct ledger_record *record) {
     return record->provenance == PROVENANCE_CREATED || record->provenance == PROVENANCE_RECEIVED;
 }
@@ -104,9 +106,9 @@ static bool knows_origin(const struct ledger_record *record) {
 //
 // Of two that were not asked for their inodes the one is right that was born last.
 static bool is_settled(int fd, const struct ledger_record *there, uint32_t number) {
-    uint64_t inode = unasked_socket_inode(fd), its_inode = inode_of(there);
+    uint64_t inode = unasked_socket_inode(fd), its_inode = ledger_inode(there);
     const struct ledger_record *other = ledger_record(number);
-    uint64_t others_inode = number ? inode_of(other) : 0;
+    uint64_t others_inode = number ? ledger_inode(other) : 0;
     if (inode == 0 || (its_inode != LEDGER_INODE_UNASKED && its_inode != inode))
         return false;
     if (others_inode == LEDGER_INODE_UNASKED)
@@ -329,8 +331,6 @@ HOT void tracker_read_nothing(int fd, enum ledger_call call, const void *caller)
         !(ledger_flags(record) & (RECORD_SHUT_RD | RECORD_SHUTTING_RD)) &&
         __atomic_load_n(&record->eof_ns, __ATOMIC_ACQUIRE) == 0 &&
         (may_wait || ending_is_eof(record, fd, &told)) && claim(record, RECORD_TELLING_EOF)) {
-        if (may_wait)
-            __atomic_fetch_or(&record->flags, RECORD_EOF_UNASKED, __ATOMIC_RELAXED);
         ending_put_fin(record, &told);
         PUT(record, eof_stack, stack_capture(caller));
         PUT(record, eof_call, (uint8_t)call);
@@ -338,6 +338,8 @@ HOT void tracker_read_nothing(int fd, enum ledger_call call, const void *caller)
         address_note_end(number, fd);
         touch(record);
         __atomic_store_n(&record->eof_ns, clock_now_ns(), __ATOMIC_RELEASE);
+        if (may_wait) // last: whoever sees it may take all that back
+            __atomic_fetch_or(&record->flags, RECORD_EOF_UNASKED, __ATOMIC_RELEASE);
     }
     ledger_release(number);
     tell_activity();

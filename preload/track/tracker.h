@@ -42,7 +42,7 @@ static inline bool tracker_active(void) {
 // ledgers nor libunwind need be found: what the first birth would make is made now.
 void tracker_before_new_root(void);
 
-// A new socket. One fstat, for the inode.
+// A new socket. One fstat, for the inode; none where that may wait, see track/unasked.h.
 void tracker_born(int fd, const struct tracker_birth *birth);
 
 // Before an accept, which may wait for long: see address_settle() in track/addresses.h. Rarely two
@@ -53,7 +53,7 @@ static inline void tracker_before_accept(void) {
         tracker_settle();
 }
 
-// A connection accepted from `listener`. One fstat.
+// A connection accepted from `listener`. One fstat, or none, as above.
 void tracker_accepted(int listener, int fd, enum ledger_call call, const void *caller);
 
 // An fd that came from elsewhere (SCM_RIGHTS, pidfd_getfd) and may be anything. One fstat.
@@ -64,8 +64,8 @@ void tracker_connected(int fd, const struct sockaddr *peer, socklen_t peer_bytes
                        const void *caller);
 
 // A read of length > 0 returned 0. Decides whether that is an end of stream: one getsockopt for a
-// TCP socket, one ppoll for another or whose type is not known, one fstat for an fd not seen
-// before. Where the ledger is a file, see track/addresses.h.
+// TCP socket, none where that may wait, one ppoll for another or whose type is not known, one fstat
+// for an fd not seen before. Where the ledger is a file, see track/addresses.h.
 void tracker_read_nothing(int fd, enum ledger_call call, const void *caller);
 
 // A read failed with `error`. One getsockopt where the type is not known, the first time that the
@@ -84,7 +84,8 @@ void tracker_closing(int fd, const void *caller);
 // Before a close of all fds from `first` to `last`, both included.
 void tracker_closing_range(unsigned first, unsigned last, const void *caller);
 
-// Before a dup: keeps the socket of `fd` known until the call has returned. Pass the answer to
+// Before a dup: keeps the socket of `fd` known until the call has returned. One fstat, where its
+// inode was not asked for yet. Pass the answer to
 // tracker_dup_done() (0: no socket of ours).
 uint32_t tracker_dup_begin(int fd);
 
@@ -102,6 +103,10 @@ static inline void tracker_note_fork(void) {
     if (tracker_active())
         ledger_note_fork();
 }
+
+// For pthread_atfork, in the thread that forks: see ledger_prepare_fork(). In a process with
+// threads up to UNASKED_BIRTHS fstats.
+void tracker_before_fork(void);
 
 // In a forked child, before anything else touches the ledger.
 void tracker_continue_in_child(void);

@@ -3,6 +3,8 @@
 #include "track/endings.h"
 #include <errno.h>
 
+bool unasked_never;
+
 uint64_t unasked_socket_inode(int fd) {
     struct stat status;
     return sys_fstat(fd, &status) == 0 && S_ISSOCK(status.st_mode) ? status.st_ino : 0;
@@ -42,8 +44,6 @@ static inline bool is_open(uint64_t entry) {
            entry_of(ENTRY_NUMBER(entry), ENTRY_FD(entry)) == entry;
 }
 
-bool unasked_never;
-
 // --- inodes -------------------------------------------------------------------------------------
 
 // True where the record went.
@@ -66,13 +66,13 @@ static bool ask_inode(struct ledger_record *record, uint32_t number, int fd) {
 
 uint64_t unasked_inode(uint32_t number, int fd) {
     struct ledger_record *record = ledger_record(number);
-    uint64_t inode = __atomic_load_n(&record->inode, __ATOMIC_RELAXED);
+    uint64_t inode = ledger_inode(record);
     if (LIKELY(inode != LEDGER_INODE_UNASKED))
         return inode;
     uint32_t held = ledger_fd_hold(fd);
     bool went = held == number && ask_inode(record, number, fd);
     if (held == number)
-        inode = __atomic_load_n(&record->inode, __ATOMIC_RELAXED);
+        inode = ledger_inode(record);
     if (went)
         ledger_release_vanished(held); // the look
     else if (held)
@@ -80,10 +80,18 @@ uint64_t unasked_inode(uint32_t number, int fd) {
     return went ? LEDGER_INODE_UNASKED : inode;
 }
 
+static inline void ask(uint64_t entry) {
+    if (UNLIKELY(is_open(entry)))
+        unasked_inode(ENTRY_NUMBER(entry), ENTRY_FD(entry));
+}
+
 HOT void unasked_note_birth(uint32_t number, int fd) {
-    uint64_t out = push(entry_of(number, fd));
-    if (UNLIKELY(is_open(out)))
-        unasked_inode(ENTRY_NUMBER(out), ENTRY_FD(out));
+    ask(push(entry_of(number, fd)));
+}
+
+void unasked_ask_all(void) {
+    for (int i = 0; i < UNASKED_BIRTHS; i++)
+        ask(__atomic_load_n(&births[i], __ATOMIC_RELAXED));
 }
 
 // --- ends of stream -----------------------------------------------------------------------------

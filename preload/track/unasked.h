@@ -6,7 +6,8 @@
 //   since. Until then a record explains its fd by number alone: a number that is closed and given
 //   away again behind our back in that time, and both out of our sight, has the first one's origin.
 // - An end of stream is written down when it is told, with RECORD_EOF_UNASKED; and taken back where
-//   the kernel, asked when a report looks or when a read returns 0 again, says otherwise.
+//   the kernel, asked when a report looks or when a read returns 0 again, says otherwise. Of a
+//   socket that is closed before that, it is believed: its call site counts a close after the peer.
 //
 // Both only behind a process's first UNASKED_AFTER births, and for as long as nothing has gone past
 // us: a program that closes and opens behind our back (io_uring, system calls of its own) shows it
@@ -49,6 +50,9 @@ void unasked_note_birth(uint32_t number, int fd);
 // record whose fd is no socket any more goes. LEDGER_INODE_UNASKED: it is not there any more, or
 // the kernel did not answer.
 uint64_t unasked_inode(uint32_t number, int fd);
+
+// Asks for all that were noted, and are open. Before a fork of a process with threads.
+void unasked_ask_all(void);
 
 // Asks whether the end of stream of `record`, held, whose fd this is, was one. Does nothing where
 // that is known. One getsockopt.

@@ -37,6 +37,7 @@ WAYS = [
     ["--free", "--processes=1", "--threads=8"],
     ALL_SEEN,
     ["--seen", "--no-children", "--free", "--processes=1", "--threads=8"],
+    ["--seen", "--free", "--processes=1", "--threads=4"],
 ]
 
 
@@ -240,8 +241,8 @@ def compare_tools(seed, count, way=("--processes=1",), has_file=True):
     with tempfile.TemporaryDirectory() as directory:
         process = subprocess.Popen(
             [*program(), *operations_of(seed, way, count), f"--expectations={directory}"],
-            env=environment(OPTIONS + (f":ledger_dir={directory}" if has_file else "")), stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL, text=True, start_new_session=True)
+            env=environment(OPTIONS + (f":ledger_dir={directory}" if has_file else "")),
+            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True)
         wanted = {}
         end = time.monotonic() + TIMEOUT_S
         while not wanted and time.monotonic() < end and process.poll() is None:

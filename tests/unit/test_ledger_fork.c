@@ -314,6 +314,26 @@ ISOLATED(what_other_threads_were_in_the_middle_of_is_made_whole_in_private_memor
     child_must_pass(goes_on_from_a_torn_copy, NULL);
 }
 
+static void knows_what_was_asked(void *unused) {
+    (void)unused;
+    assert_int_equal(ledger_continue_in_child(), 0);
+    assert_int_equal(ledger_fd(3), 1);
+    assert_int_equal(ledger_fd(4), 0);
+    assert_int_equal(ledger_record(2)->holders, 0);
+    assert_int_equal(ledger.header->counters.inherited, 1);
+}
+
+// Another thread may have closed the number, and opened it anew, between the kernel's copy of the
+// descriptors and that of the memory: without an inode nothing tells.
+ISOLATED(of_other_threads_the_child_takes_over_only_what_has_its_inode) {
+    assert_int_equal(ledger_create("", 32), 1);
+    have_threads();
+    open_one(3);
+    open_one(4);
+    ledger_record(2)->inode = LEDGER_INODE_UNASKED;
+    child_must_pass(knows_what_was_asked, NULL);
+}
+
 static void one_by_one(void *unused) {
     (void)unused;
     assert_int_equal(ledger_continue_in_child(), 0);
@@ -459,6 +479,7 @@ int main(void) {
         cmocka_unit_test(without_our_handlers_the_childs_late_copy_is_whole),
         cmocka_unit_test(a_torn_copy_is_made_whole),
         cmocka_unit_test(what_other_threads_were_in_the_middle_of_is_made_whole_in_private_memory),
+        cmocka_unit_test(of_other_threads_the_child_takes_over_only_what_has_its_inode),
         cmocka_unit_test(a_free_list_that_is_whole_stays_as_it_is),
         cmocka_unit_test(what_is_right_stays_shared_with_the_parent),
         cmocka_unit_test(the_copy_is_given_back_in_the_parent),

@@ -122,8 +122,7 @@ ISOLATED(a_record_whose_fd_became_a_file_or_another_socket_is_dropped) {
     assert_int_equal(ledger.header->counters.closed_unseen, 2);
 }
 
-// --- what was not asked for its inode yet
-// ---------------------------------------------------------
+// --- what was not asked for its inode yet -------------------------------------------------------
 
 static struct ledger_record *track_unasked(int fd) {
     struct ledger_record *record = track(fd, AF_INET, SOCK_STREAM);

@@ -166,8 +166,7 @@ ISOLATED(what_is_no_socket_is_no_birth) {
     assert_int_equal(counters()->born, 0);
 }
 
-// --- what is asked later
-// --------------------------------------------------------------------------
+// --- what is asked later ------------------------------------------------------------------------
 
 // As behind that many births.
 static void make_patient(void) {
@@ -227,6 +226,27 @@ ISOLATED(a_dup_asks_first) {
     tracker_dup_done(tracker_dup_begin(fd), copy);
     assert_int_equal(record_of(copy)->inode, inode_of(fd));
     assert_int_equal(record_of(fd)->holders, 2);
+}
+
+static void *start(void *unused) {
+    return unused;
+}
+
+static void keeps_its_origin(void *fd_pointer) {
+    int fd = *(int *)fd_pointer;
+    tracker_continue_in_child();
+    assert_int_equal(record_of(fd)->inode, inode_of(fd));
+}
+
+ISOLATED(a_fork_of_a_program_with_threads_asks_first) {
+    make_patient();
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, start, NULL), 0);
+    pthread_join(thread, NULL);
+    int fd = born(AF_INET, SOCK_STREAM);
+    tracker_before_fork();
+    assert_int_equal(record_of(fd)->inode, inode_of(fd));
+    child_must_pass(keeps_its_origin, &fd);
 }
 
 ISOLATED(who_uses_what_was_not_seen_born_is_not_waited_for) {
@@ -615,6 +635,7 @@ int main(void) {
         cmocka_unit_test(a_birth_behind_a_close_that_went_past_us_is_the_one_that_counts),
         cmocka_unit_test(a_birth_that_is_told_late_does_not_displace_the_numbers_next_owner),
         cmocka_unit_test(a_dup_asks_first),
+        cmocka_unit_test(a_fork_of_a_program_with_threads_asks_first),
         cmocka_unit_test(who_uses_what_was_not_seen_born_is_not_waited_for),
         cmocka_unit_test(what_is_no_socket_any_more_is_dropped_when_it_is_asked),
         cmocka_unit_test(what_stays_open_is_asked_for_its_inode_some_births_later),
