@@ -56,11 +56,14 @@ EXPORT int clone(int (*run)(void *), void *stack, int flags, void *argument, ...
     if (third)
         child_tid = va_arg(rest, void *);
     va_end(rest);
-    if (!(flags & CLONE_THREAD))
-        tracker_note_fork();
-    if ((flags & CLONE_VM) && !(flags & CLONE_THREAD))
-        owner_expect_shared_memory();
+    tracker_before_clone((unsigned long)flags);
     return real_clone(run, stack, flags, argument, parent_tid, tls, child_tid);
+}
+
+pid_t _Fork(void);
+EXPORT pid_t _Fork(void) {
+    tracker_before_raw_fork();
+    return real__Fork();
 }
 
 // Called by vfork_*.S.

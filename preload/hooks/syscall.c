@@ -15,7 +15,6 @@
 #include "track/tracker.h"
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/sched.h>
 #include <linux/seccomp.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -191,16 +190,13 @@ static long do_execveat(const struct call *call) {
 }
 
 static long do_clone(const struct call *call) {
-    if (!(call->a & CLONE_THREAD))
-        tracker_note_fork();
-    if ((call->a & CLONE_VM) && !(call->a & CLONE_THREAD))
-        owner_expect_shared_memory();
+    tracker_before_clone((unsigned long)call->a);
     return pass_on(call);
 }
 
 // Its flags lie behind a pointer that only the kernel may follow: it may be wrong.
 static long do_clone3(const struct call *call) {
-    tracker_note_fork();
+    tracker_before_raw_fork();
     owner_expect_shared_memory();
     return pass_on(call);
 }
@@ -295,7 +291,7 @@ static long dispatch(struct call *call, const void *caller) {
 #endif
 #ifdef SYS_fork
     case SYS_fork:
-        tracker_note_fork();
+        tracker_before_raw_fork();
         return pass_on(call);
 #endif
     default:

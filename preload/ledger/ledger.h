@@ -97,9 +97,13 @@ static inline uint16_t ledger_flags(const struct ledger_record *record) {
     return __atomic_load_n(&record->flags, __ATOMIC_RELAXED);
 }
 
-// Another thread may be the one that asks for it: see track/unasked.h.
+// Whoever does not hold the record may find another socket's here, or 0.
 static inline uint64_t ledger_inode(const struct ledger_record *record) {
     return __atomic_load_n(&record->inode, __ATOMIC_RELAXED);
+}
+
+static inline void ledger_set_inode(struct ledger_record *record, uint64_t inode) {
+    __atomic_store_n(&record->inode, inode, __ATOMIC_RELAXED);
 }
 
 // Keeps a record from being freed while it is looked at. Returns false where it is free already.

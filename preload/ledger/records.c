@@ -5,9 +5,9 @@
 #include <string.h>
 #include <sys/mman.h>
 
-_Static_assert(offsetof(struct ledger_record, generation) ==
-                   offsetof(struct ledger_record, holders) + 2 * sizeof(uint32_t),
-               "ledger_record_new() clears all but holders and next_free");
+_Static_assert(offsetof(struct ledger_record, birth_call) ==
+                   offsetof(struct ledger_record, holders) + 4 * sizeof(uint32_t),
+               "between holders and birth_call nothing is cleared by ledger_record_new()");
 
 enum {
     HOLD_TRIES = 100
@@ -46,7 +46,7 @@ static HOT void push_free(uint32_t number) {
 typedef uint64_t __attribute__((may_alias)) word;
 
 _Static_assert(offsetof(struct ledger_record, holders) % sizeof(word) == 0 &&
-                   offsetof(struct ledger_record, generation) % sizeof(word) == 0 &&
+                   offsetof(struct ledger_record, birth_call) % sizeof(word) == 0 &&
                    sizeof(struct ledger_record) % sizeof(word) == 0,
                "clear() goes word by word");
 
@@ -67,12 +67,12 @@ HOT uint32_t ledger_record_new(void) {
         return 0;
     }
     struct ledger_record *record = &ledger.records[number];
-    uint32_t generation = record->generation + 1;
-    // `holders` and `next_free`, between the two parts, stay as they are: a late ledger_hold() or
-    // pop_free() may read them.
-    clear(record, 0, offsetof(struct ledger_record, holders));
-    clear(record, offsetof(struct ledger_record, generation), sizeof *record);
-    record->generation = generation;
+    // `holders`, `next_free` and `generation`, between the two parts, are read by who is late, and
+    // so is `inode`, which is 0.
+    clear(record, offsetof(struct ledger_record, birth_ns),
+          offsetof(struct ledger_record, holders));
+    clear(record, offsetof(struct ledger_record, birth_call), sizeof *record);
+    __atomic_store_n(&record->generation, record->generation + 1, __ATOMIC_RELAXED);
     record->process = ledger.header->process;
     __atomic_store_n(&record->holders, 1, __ATOMIC_RELEASE);
     return number;
@@ -96,7 +96,7 @@ static HOT bool release(uint32_t number, bool by_close, uint64_t now_ns) {
     struct ledger_counters *counters = &ledger.header->counters;
     ledger_count(by_close ? &counters->closed : &counters->closed_unseen);
     site_count_ended(record, by_close, now_ns);
-    record->inode = 0;
+    ledger_set_inode(record, 0);
     push_free(number);
     return true;
 }

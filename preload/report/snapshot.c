@@ -179,7 +179,7 @@ static uint32_t make_found_record(const struct snapshot_fd *entry) {
     if (number == 0)
         return 0;
     struct ledger_record *record = ledger_record(number);
-    record->inode = entry->inode;
+    ledger_set_inode(record, entry->inode);
     record->birth_ns = 0; // not known, and not invented
     record->provenance = PROVENANCE_FOUND;
     ledger_count(&ledger.header->counters.found);

@@ -13,6 +13,7 @@
 #include "track/unwinder.h"
 #include <errno.h>
 #include <netinet/in.h>
+#include <sched.h>
 
 void (*tracker_on_first_birth)(void);
 void (*tracker_on_activity)(void);
@@ -75,10 +76,30 @@ void tracker_before_new_root(void) {
         unwinder_ready();
 }
 
-void tracker_before_fork(void) {
+static void ask_before_fork(void) {
     if (tracker_active() && !process_is_single_threaded())
-        unasked_ask_all();
+        unasked_end();
+}
+
+void tracker_before_fork(void) {
+    ask_before_fork();
     ledger_prepare_fork();
+}
+
+void tracker_before_raw_fork(void) {
+    ask_before_fork();
+    tracker_note_fork();
+}
+
+void tracker_before_clone(unsigned long flags) {
+    if (flags & CLONE_THREAD)
+        return;
+    if (!(flags & CLONE_VM)) {
+        tracker_before_raw_fork();
+        return;
+    }
+    tracker_note_fork();
+    owner_expect_shared_memory();
 }
 
 void tracker_continue_in_child(void) {
@@ -161,7 +182,7 @@ static HOT uint32_t new_record(uint64_t inode, const struct tracker_birth *birth
     if (number == 0)
         return 0;
     struct ledger_record *record = ledger_record(number);
-    record->inode = inode;
+    ledger_set_inode(record, inode);
     record->birth_ns = now_ns;
     record->birth_tid = thread_id();
     record->birth_call = (uint8_t)birth->call;

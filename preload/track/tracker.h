@@ -98,15 +98,21 @@ uint32_t tracker_replace_begin(int fd, const void *caller);
 void tracker_replace_done(uint32_t kept, int fd, bool replaced);
 
 // A call is about to make a process that has our descriptors, too, if only until it executes
-// another program: before vfork, posix_spawn, and whatever forks without its atfork handlers.
+// another program: before vfork, posix_spawn, and whatever shares our memory.
 static inline void tracker_note_fork(void) {
     if (tracker_active())
         ledger_note_fork();
 }
 
 // For pthread_atfork, in the thread that forks: see ledger_prepare_fork(). In a process with
-// threads up to UNASKED_BIRTHS fstats.
+// threads, the first time: see unasked_end().
 void tracker_before_fork(void);
+
+// The same for what forks without its atfork handlers.
+void tracker_before_raw_fork(void);
+
+// The same for clone(2), whose flags these are.
+void tracker_before_clone(unsigned long flags);
 
 // In a forked child, before anything else touches the ledger.
 void tracker_continue_in_child(void);

@@ -19,7 +19,7 @@ enum {
 #define ENTRY_NUMBER(entry) ((uint32_t)((entry) >> NUMBER_BITS) & ((1u << NUMBER_BITS) - 1))
 
 static inline uint64_t entry_of(uint32_t number, int fd) {
-    uint64_t generation = ledger_record(number)->generation;
+    uint64_t generation = __atomic_load_n(&ledger_record(number)->generation, __ATOMIC_RELAXED);
     return generation << (2 * NUMBER_BITS) | (uint64_t)number << NUMBER_BITS | (unsigned)fd;
 }
 
@@ -80,18 +80,20 @@ uint64_t unasked_inode(uint32_t number, int fd) {
     return went ? LEDGER_INODE_UNASKED : inode;
 }
 
-static inline void ask(uint64_t entry) {
-    if (UNLIKELY(is_open(entry)))
-        unasked_inode(ENTRY_NUMBER(entry), ENTRY_FD(entry));
-}
-
 HOT void unasked_note_birth(uint32_t number, int fd) {
-    ask(push(entry_of(number, fd)));
+    uint64_t out = push(entry_of(number, fd));
+    if (UNLIKELY(is_open(out)))
+        unasked_inode(ENTRY_NUMBER(out), ENTRY_FD(out));
 }
 
-void unasked_ask_all(void) {
-    for (int i = 0; i < UNASKED_BIRTHS; i++)
-        ask(__atomic_load_n(&births[i], __ATOMIC_RELAXED));
+void unasked_end(void) {
+    __atomic_store_n(&unasked_never, true, __ATOMIC_SEQ_CST);
+    int limit = ledger_fd_limit();
+    for (int fd = 0; fd < limit; fd++) {
+        uint32_t number = ledger_fd(fd);
+        if (number)
+            unasked_inode(number, fd);
+    }
 }
 
 // --- ends of stream -----------------------------------------------------------------------------

@@ -11,9 +11,10 @@
 //
 // Both only behind a process's first UNASKED_AFTER births, and for as long as nothing has gone past
 // us: a program that closes and opens behind our back (io_uring, system calls of its own) shows it
-// by then, and is asked at once from then on. And only where the ledger is private memory: of a
-// killed process a file is all that is left, and nobody can ask then. Any thread, signal-safe,
-// errno left alone, no lock; the ledger is there.
+// by then, and is asked at once from then on. So is a program with threads that forks, since
+// another thread may be at work on a number while the kernel copies the one and then the other. And
+// only where the ledger is private memory: of a killed process a file is all that is left, and
+// nobody can ask then. Any thread, signal-safe, errno left alone, no lock; the ledger is there.
 #ifndef SOCKLEAK_TRACK_UNASKED_H
 #define SOCKLEAK_TRACK_UNASKED_H
 
@@ -26,8 +27,8 @@ enum {
     UNASKED_BIRTHS = 64
 };
 
-// Something went past us: a socket was found, or a record's socket gone, without a call that we
-// saw.
+// Nothing waits any more: something went past us (a socket was used that was not seen born), or see
+// unasked_end().
 extern bool unasked_never;
 
 // May what is known of a socket wait?
@@ -51,8 +52,8 @@ void unasked_note_birth(uint32_t number, int fd);
 // the kernel did not answer.
 uint64_t unasked_inode(uint32_t number, int fd);
 
-// Asks for all that were noted, and are open. Before a fork of a process with threads.
-void unasked_ask_all(void);
+// From here on nothing waits, and what did is asked: one fstat for each, the first time.
+void unasked_end(void);
 
 // Asks whether the end of stream of `record`, held, whose fd this is, was one. Does nothing where
 // that is known. One getsockopt.
