@@ -400,11 +400,22 @@ static struct frame_rule rule_of(const struct row *row) {
 }
 
 #ifdef DLFO_STRUCT_HAS_EH_DBASE
+// Of a file whose segments have gaps between them (node) libc tells the segment that the code is
+// in. The tables are in another one then: within 2 GB, since their distances have 32 bits.
+static struct mapping mapping_of(const struct dl_find_object *found) {
+    const uintptr_t reach = (uintptr_t)INT32_MAX + 1;
+    const uint8_t *header = found->dlfo_eh_frame;
+    if (header >= (uint8_t *)found->dlfo_map_start && header < (uint8_t *)found->dlfo_map_end)
+        return (struct mapping){.start = found->dlfo_map_start, .end = found->dlfo_map_end};
+    return (struct mapping){.start = (uintptr_t)header > reach ? header - reach : NULL,
+                            .end = header + reach};
+}
+
 static bool describe(uintptr_t pc, struct description *out) {
     struct dl_find_object found;
     if (!_dl_find_object || _dl_find_object((void *)pc, &found) != 0 || !found.dlfo_eh_frame)
         return false;
-    struct mapping mapping = {.start = found.dlfo_map_start, .end = found.dlfo_map_end};
+    struct mapping mapping = mapping_of(&found);
     const uint8_t *fde = find_fde(found.dlfo_eh_frame, &mapping, pc);
     return fde && read_fde(fde, &mapping, out) && pc >= out->start && pc < out->end;
 }

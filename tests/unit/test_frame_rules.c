@@ -120,7 +120,7 @@ static const uint8_t cie[] = {20,  0,   0,    0, 0,    0,  0, 0,    /* version *
 // The instructions lie in the second page, what leads to them in the first.
 static uint8_t pages[2 * PAGE_BYTES] __attribute__((aligned(PAGE_BYTES)));
 static uint8_t *const image = pages + PAGE_BYTES - INSTRUCTIONS_AT;
-static bool is_by_hand;
+static bool is_by_hand, has_gaps;
 
 // In the place of libc's, for this program and what it is linked from.
 int _dl_find_object(void *address, struct dl_find_object *out) {
@@ -130,6 +130,10 @@ int _dl_find_object(void *address, struct dl_find_object *out) {
         return real(address, out);
     }
     *out = (struct dl_find_object){.dlfo_eh_frame = image, .dlfo_map_end = image + IMAGE_BYTES};
+    if (has_gaps) { // between the segments: then libc tells of the one that the code is in
+        out->dlfo_map_start = image + CODE_AT;
+        out->dlfo_map_end = image + CODE_AT + CODE_BYTES;
+    }
     return 0;
 }
 
@@ -228,6 +232,18 @@ static void entries_that_end_in_a_hole_are_refused(void **state) {
     assert_int_equal(rule_by_hand().kind, FRAME_BY_RSP);
 }
 
+static void tables_may_lie_in_another_segment_than_the_code(void **state) {
+    (void)state;
+    has_gaps = true;
+    make_image(NULL, 0);
+    struct frame_rule good = rule_by_hand();
+    instructions_that_are_broken_are_refused(state);
+    entries_that_end_in_a_hole_are_refused(state);
+    has_gaps = false;
+    assert_int_equal(good.kind, FRAME_BY_RSP);
+    assert_int_equal(good.cfa_offset, 8);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_rule_is_the_assemblers),
@@ -235,6 +251,7 @@ int main(void) {
         cmocka_unit_test(instructions_that_are_broken_are_refused),
         cmocka_unit_test(tables_that_are_broken_are_refused),
         cmocka_unit_test(entries_that_end_in_a_hole_are_refused),
+        cmocka_unit_test(tables_may_lie_in_another_segment_than_the_code),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
