@@ -20,6 +20,7 @@ unit_ledger_limits := $(UNIT_ON_LEDGER) base/clock
 unit_ledger_fork := $(UNIT_ON_LEDGER) base/clock
 unit_modules := track/modules $(UNIT_ON_LEDGER) base/clock
 unit_modules_by_lock := $(unit_modules)
+unit_modules_with_gaps := $(unit_modules)
 unit_stacks := $(UNIT_STACKS) track/modules $(UNIT_ON_LEDGER) base/clock base/guard + fake_unwinder
 unit_stacks_race := $(UNIT_STACKS) $(UNIT_ON_LEDGER) base/clock base/guard + fake_unwinder
 unit_frame_rules := track/frame_rules_$(ARCH)
@@ -66,8 +67,9 @@ endef
 $(foreach name,$(UNIT_NAMES),$(eval $(call unit_program,$(name))))
 
 # A module whose addresses are not those of its file less the start: only a fixed program has one.
-$(BUILD)/tests/unit/test_modules $(BUILD)/tests/unit/test_modules_by_lock: LDFLAGS += -no-pie
+$(patsubst %,$(BUILD)/tests/unit/test_%,modules modules_by_lock modules_with_gaps): LDFLAGS += -no-pie
 $(BUILD)/tests/unit/test_modules_by_lock: LDFLAGS += -Wl,--defsym=_dl_find_object=0
+$(BUILD)/tests/unit/test_modules_with_gaps: LDFLAGS += -Wl,--section-start=.text=0x2000000
 
 .PHONY: unit
 unit: $(UNIT_TESTS) ## build and run the unit tests

@@ -5,6 +5,7 @@
 #include <elf.h>
 #include <link.h>
 #include <string.h>
+#include <sys/auxv.h>
 
 // glibc 2.35. Weak, so that the library also loads with an older one.
 #ifdef DLFO_STRUCT_HAS_EH_DBASE
@@ -102,21 +103,35 @@ static bool find_build_id(const char *at, uint64_t len_bytes, struct build_id *o
     return false;
 }
 
-// The build id of a loaded file, from its notes in memory. Nothing says that the program headers
-// are in memory where they are in the file (patchelf and packers move them): what is there is
-// looked at with care, and taken where it makes sense.
-static struct build_id build_id_of(const struct found *file) {
-    struct build_id id = {0};
+// The program headers of a loaded file. Nothing says that they are in memory where they are in the
+// file (patchelf and packers move them): what is there is looked at with care, and taken where it
+// makes sense.
+static const ElfW(Phdr) * program_headers(const struct found *file, uint64_t *count) {
     const ElfW(Ehdr) *header = view(file, file->start, sizeof *header);
     if (!header || memcmp(header->e_ident, ELFMAG, SELFMAG) != 0 ||
         header->e_phentsize != sizeof(ElfW(Phdr)))
-        return id;
-    const ElfW(Phdr) *segment =
-        view(file, file->start + header->e_phoff, header->e_phnum * sizeof *segment);
-    for (int i = 0; segment && i < header->e_phnum; i++) {
+        return NULL;
+    *count = header->e_phnum;
+    return view(file, file->start + header->e_phoff, *count * sizeof(ElfW(Phdr)));
+}
+
+// From its notes in memory. Of a program whose segments have gaps between them (node) libc tells
+// the segment that the code is in, and the kernel where the headers are (getauxval(3), AT_PHDR).
+static struct build_id build_id_of(const struct found *file) {
+    struct build_id id = {0};
+    struct found where = *file;
+    uint64_t count = 0;
+    const ElfW(Phdr) *segment = program_headers(&where, &count);
+    if (!segment && !file->path[0]) {
+        where.start = 0;
+        where.end = UINT64_MAX;
+        count = getauxval(AT_PHNUM);
+        segment = view(&where, getauxval(AT_PHDR), count * sizeof *segment);
+    }
+    for (uint64_t i = 0; segment && i < count; i++) {
         if (segment[i].p_type != PT_NOTE)
             continue;
-        const char *notes = view(file, file->bias + segment[i].p_vaddr, segment[i].p_filesz);
+        const char *notes = view(&where, where.bias + segment[i].p_vaddr, segment[i].p_filesz);
         if (notes && find_build_id(notes, segment[i].p_filesz, &id))
             break;
     }

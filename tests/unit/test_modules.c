@@ -65,9 +65,8 @@ ISOLATED(an_address_in_no_file_is_kept_plain) {
 }
 
 // The judge is the note in the file, as the linker wrote it: readelf prints it.
-ISOLATED(the_build_id_is_the_files) {
-    make();
-    const struct ledger_module *module = module_of(module_frame(dlsym(RTLD_DEFAULT, "getpid")));
+static void expect_its_build_id(const void *address) {
+    const struct ledger_module *module = module_of(module_frame(address));
     char command[512], line[256], expected[64] = "", hex[64] = "";
     snprintf(command, sizeof command, "readelf -n %s 2>/dev/null", ledger.strings + module->path);
     FILE *readelf = popen(command, "r");
@@ -76,10 +75,16 @@ ISOLATED(the_build_id_is_the_files) {
     if (readelf)
         pclose(readelf);
     if (!expected[0])
-        isolated_skip("readelf is missing, or libc has no build id");
+        isolated_skip("readelf is missing, or the file has no build id");
     for (uint32_t i = 0; i < module->build_id_bytes; i++)
         sprintf(hex + 2 * i, "%02x", module->build_id[i]);
     assert_string_equal(hex, expected);
+}
+
+ISOLATED(the_build_id_is_the_files) {
+    make();
+    expect_its_build_id(dlsym(RTLD_DEFAULT, "getpid"));
+    expect_its_build_id((void *)make);
 }
 
 ISOLATED(after_an_unload_what_is_still_there_is_still_the_same_module) {
