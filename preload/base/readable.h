@@ -3,33 +3,10 @@
 #define SOCKLEAK_BASE_READABLE_H
 
 #include "base/sys.h"
+#include "base/valgrind.h"
 #include <errno.h>
 #include <stdbool.h>
 #include <sys/uio.h>
-
-// Whether valgrind executes this process. Instructions that do nothing elsewhere are its question;
-// it answers with how many valgrinds there are (manual, section 3.1, "The Client Request
-// mechanism").
-static inline bool readable_runs_on_valgrind(void) {
-    uint64_t request[6] = {0x1001}, answer = 0; // RUNNING_ON_VALGRIND
-#if defined(__x86_64__)
-    __asm__ volatile("rolq $3, %%rdi\n\trolq $13, %%rdi\n\trolq $61, %%rdi\n\trolq $51, %%rdi\n\t"
-                     "xchgq %%rbx, %%rbx"
-                     : "+d"(answer)
-                     : "a"(request)
-                     : "cc", "memory");
-#else
-    register uint64_t x3 __asm__("x3") = answer;
-    register uint64_t *x4 __asm__("x4") = request;
-    __asm__ volatile("ror x12, x12, #3\n\tror x12, x12, #13\n\tror x12, x12, #51\n\t"
-                     "ror x12, x12, #61\n\torr x10, x10, x10"
-                     : "+r"(x3)
-                     : "r"(x4)
-                     : "cc", "memory");
-    answer = x3;
-#endif
-    return answer != 0;
-}
 
 // The kernel copies a signal set of 8 bytes before it looks at `how`: EFAULT says that it cannot,
 // EINVAL for a `how` that does not exist that it could (kernel/signal.c, rt_sigprocmask).
@@ -57,7 +34,7 @@ static inline bool readable(const void *at, size_t bytes) {
     uintptr_t first = (uintptr_t)at, end = first + bytes;
     if (end < first)
         return false;
-    bool on_valgrind = readable_runs_on_valgrind();
+    bool on_valgrind = valgrind_runs();
     for (uintptr_t word = first & ~(uintptr_t)(WORD - 1); word < end;
          word = (word & ~(uintptr_t)(PAGE - 1)) + PAGE)
         if (!(on_valgrind ? readable_word_on_valgrind(word) : readable_word(word)))

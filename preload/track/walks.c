@@ -1,18 +1,24 @@
 #include "track/walks.h"
+#include "base/valgrind.h"
 #include "ledger/ledger.h"
 #include "track/modules.h"
 
 // Why this is right: a walk over plain frames reads a few words, each at a place that follows from
-// the words before it, and nothing else. So equal words in the same places, compared in the order
-// of the walk, from the same pc and stack pointer, are the same walk; also what is read is what the
-// walk would read. rbp is compared where a frame was found by it: elsewhere it holds a variable of
+// the words before it, and nothing else. So equal words in the same places, from the same pc and
+// stack pointer, are the same walk. They are kept as their hash alone, of 64 bits as that of a
+// stack is (stacks.c): this is looked at in each socket's life with cold caches, and costs what it
+// touches. rbp is compared where a frame was found by it: elsewhere it holds a variable of
 // somebody's. A dlclose makes all walks void, as it does rules (fast_unwind.c) and frames
 // (stacks.c); a fork does, too, since the child's ledger may be older than what is known here.
+//
+// Where another stack is in these places, words are read that mean nothing: all of them lie on this
+// thread's own stack, between the stack pointer and its end. No sanitizer need look at that, and
+// under a tool of valgrind's that would, nothing is remembered.
 //
 // A place is written under an odd version. It stays odd, and so is lost, where a signal handler
 // jumps out of the write, or another thread forks during it: one of many.
 enum {
-    PLACES_LOG2 = 8, // 1 KB each, touched when used
+    PLACES_LOG2 = 8, // touched when used
     STRIDE = 4,
     STRIDES_MAX = FAST_SLOTS_MAX / STRIDE
 };
@@ -21,17 +27,18 @@ struct place {
     uint32_t version; // odd while it is written
     uint32_t missed;  // who did not find its walk here last
     uintptr_t pc, rsp, rbp, caller;
-    uint64_t unloads;
+    uint64_t words; // hash of them
+    uint32_t unloads;
     uint32_t process;
     uint32_t stack;
-    uint32_t strides;
-    uint16_t by_rbp;
-    uint16_t top;                  // the highest of the offsets
+    uint16_t top; // the highest of the offsets
+    uint8_t strides;
+    uint8_t by_rbp;
     uint64_t offsets[STRIDES_MAX]; // four each, in words from rsp, the lowest bits first
-    uintptr_t values[STRIDES_MAX][STRIDE];
-};
+} __attribute__((aligned(64)));
 
-_Static_assert(FAST_SLOTS_MAX % STRIDE == 0, "filled up, they fit");
+_Static_assert(FAST_SLOTS_MAX % STRIDE == 0 && STRIDES_MAX <= UINT8_MAX, "filled up, they fit");
+_Static_assert(offsetof(struct place, offsets) == 64, "a cache line");
 
 static struct place places[1 << PLACES_LOG2];
 
@@ -51,30 +58,49 @@ static struct place *place_of(uint64_t key) {
 static inline bool is_for(const struct place *place, const struct fast_start *start,
                           uintptr_t caller) {
     return GET_BEFORE(place->pc) == start->pc && GET_BEFORE(place->rsp) == start->rsp &&
-           GET_BEFORE(place->caller) == caller && GET_BEFORE(place->unloads) == module_unloads() &&
+           GET_BEFORE(place->caller) == caller &&
+           GET_BEFORE(place->unloads) == (uint32_t)module_unloads() &&
            GET_BEFORE(place->process) == ledger.header->process &&
            (!GET_BEFORE(place->by_rbp) || GET_BEFORE(place->rbp) == start->rbp) &&
            GET_BEFORE(place->top) < fast_readable_words(start->rsp);
 }
 
-// Four at a time, each four places known to be of one walk before what stands there is read: it is
-// what the walk would read.
-static inline bool is_same(const struct place *place, uint32_t version, const uintptr_t *stack) {
-    uint32_t strides = GET_BEFORE(place->strides);
-    for (uint32_t i = 0; i < strides && i < STRIDES_MAX; i++) {
-        const uintptr_t *value = place->values[i];
-        uint64_t at = GET_BEFORE(place->offsets[i]);
-        if (UNLIKELY(GET(place->version) != version) ||
-            UNLIKELY(stack[at & UINT16_MAX] != GET_BEFORE(value[0])) ||
-            UNLIKELY(stack[at >> 16 & UINT16_MAX] != GET_BEFORE(value[1])) ||
-            UNLIKELY(stack[at >> 32 & UINT16_MAX] != GET_BEFORE(value[2])) ||
-            UNLIKELY(stack[at >> 48] != GET_BEFORE(value[3])))
-            return false;
-    }
-    return true;
+static inline uint64_t mix(uint64_t sum, uint64_t word) {
+    sum ^= word;
+    return (sum << 23 | sum >> 41) * 0x9e3779b97f4a7c15u;
 }
 
-HOT uint32_t walk_known(const struct fast_start *start, const void *caller) {
+// Four, that do not wait for each other.
+struct sums {
+    uint64_t a, b, c, d;
+};
+
+static inline void mix_stride(struct sums *sums, const uintptr_t *stack, uint64_t at) {
+    sums->a = mix(sums->a, stack[at & UINT16_MAX]);
+    sums->b = mix(sums->b, stack[at >> 16 & UINT16_MAX]);
+    sums->c = mix(sums->c, stack[at >> 32 & UINT16_MAX]);
+    sums->d = mix(sums->d, stack[at >> 48]);
+}
+
+static inline uint64_t hash_of(const struct sums *sums) {
+    return mix(mix(mix(sums->a, sums->b), sums->c), sums->d);
+}
+
+// The places are known to be of one walk before what stands there is read: below `top`.
+static inline bool is_same(const struct place *place, uint32_t version, const uintptr_t *stack) {
+    uint32_t strides = GET_BEFORE(place->strides);
+    struct sums sums = {0};
+    for (uint32_t i = 0; i < strides && i < STRIDES_MAX; i++) {
+        uint64_t at = GET_BEFORE(place->offsets[i]);
+        if (UNLIKELY(GET(place->version) != version))
+            return false;
+        mix_stride(&sums, stack, at);
+    }
+    return hash_of(&sums) == GET_BEFORE(place->words);
+}
+
+__attribute__((no_sanitize("address", "thread"))) HOT uint32_t
+walk_known(const struct fast_start *start, const void *caller) {
     struct place *place = place_of(key_of(start, (uintptr_t)caller));
     __asm__("" : "+r"(place)); // gcc would compute each member's address anew
     uint32_t version = GET_BEFORE(place->version);
@@ -82,13 +108,30 @@ HOT uint32_t walk_known(const struct fast_start *start, const void *caller) {
         return LEDGER_NO_STACK;
     uint32_t stack = GET_BEFORE(place->stack);
     // NOLINTNEXTLINE(performance-no-int-to-ptr)
-    if (!is_same(place, version, (const uintptr_t *)start->rsp))
-        return LEDGER_NO_STACK;
-    if (UNLIKELY(GET(place->version) != version))
+    if (UNLIKELY(!is_same(place, version, (const uintptr_t *)start->rsp)) ||
+        UNLIKELY(GET(place->version) != version))
         return LEDGER_NO_STACK;
     if (UNLIKELY(GET(place->missed)))
         SET(place->missed, 0);
     return stack;
+}
+
+// Four places each, filled up with the last one. Answers the hash of the words there, as they were
+// walked.
+static uint64_t put_slots(struct place *place, const struct fast_slots *walked) {
+    struct sums sums = {0};
+    for (uint32_t i = 0; i < walked->count; i += STRIDE) {
+        uintptr_t words[STRIDE];
+        uint64_t offsets = 0;
+        for (uint32_t j = 0; j < STRIDE; j++) {
+            uint32_t from = i + j < walked->count ? i + j : walked->count - 1;
+            offsets |= (uint64_t)walked->offsets[from] << (16 * j);
+            words[j] = walked->values[from];
+        }
+        SET(place->offsets[i / STRIDE], offsets);
+        mix_stride(&sums, words, 3ull << 48 | 2ull << 32 | 1ull << 16);
+    }
+    return hash_of(&sums);
 }
 
 void walk_remember(const struct fast_start *start, void *const *pcs, int depth, bool is_whole,
@@ -102,9 +145,10 @@ void walk_remember(const struct fast_start *start, void *const *pcs, int depth, 
         return;
     }
     SET(place->missed, 0);
-    uint64_t unloads = module_unloads();
+    uint32_t unloads = (uint32_t)module_unloads();
     struct fast_slots walked;
-    if (start->pc == 0 || !fast_slots(start, pcs, depth, is_whole, &walked))
+    if (start->pc == 0 || valgrind_judges_reads() ||
+        !fast_slots(start, pcs, depth, is_whole, &walked))
         return;
     uint32_t version = GET(place->version);
     if ((version & 1) || !__atomic_compare_exchange_n(&place->version, &version, version + 1, false,
@@ -119,16 +163,8 @@ void walk_remember(const struct fast_start *start, void *const *pcs, int depth, 
     SET(place->unloads, unloads);
     SET(place->process, ledger.header->process);
     SET(place->stack, id);
-    SET(place->strides, (walked.count + STRIDE - 1) / STRIDE);
+    SET(place->strides, (uint8_t)((walked.count + STRIDE - 1) / STRIDE));
     SET(place->top, walked.offsets[walked.count - 1]); // the last return address: frames go up
-    for (uint32_t i = 0; i < walked.count; i += STRIDE) {
-        uint64_t offsets = 0;
-        for (uint32_t j = 0; j < STRIDE; j++) { // filled up with the last one
-            uint32_t from = i + j < walked.count ? i + j : walked.count - 1;
-            offsets |= (uint64_t)walked.offsets[from] << (16 * j);
-            SET(place->values[i / STRIDE][j], walked.values[from]);
-        }
-        SET(place->offsets[i / STRIDE], offsets);
-    }
+    SET(place->words, put_slots(place, &walked));
     __atomic_store_n(&place->version, version + 2, __ATOMIC_RELEASE);
 }
