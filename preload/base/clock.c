@@ -13,7 +13,7 @@ static int clock_by_system_call(clockid_t clock, struct timespec *out) {
 typedef int clock_function(clockid_t, struct timespec *);
 // Set while other threads read the clock: the first socket's thread finds the kernel's own, or
 // libc's, behind the ledger.
-static clock_function *clock_read = clock_by_system_call;
+static HOT_DATA clock_function *clock_read = clock_by_system_call;
 
 // The reference is kept: both stay anyway, and dlclose is one of our hooks.
 static clock_function *find(const char *object, const char *name) {

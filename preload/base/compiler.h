@@ -13,6 +13,8 @@
 // What runs in each socket's life lies side by side: by then the kernel's own work has had all of
 // it out of the caches, and what counts is how many lines and pages must come back.
 #define HOT __attribute__((hot))
+// And the variables that it reads.
+#define HOT_DATA __attribute__((section("sockleak_hot")))
 
 // A preloaded library is there before the first thread, so its thread-local variables can live in
 // static TLS. The default model would call __tls_get_addr, which mallocs at a thread's first use.

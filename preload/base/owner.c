@@ -17,8 +17,8 @@ enum {
     MEMORY_MAY_BE_SHARED = 1,
     SANDBOXED = 2
 };
-_Atomic int owner_doubts;
-_Atomic int *_Atomic owner_claim_page;
+HOT_DATA _Atomic int owner_doubts;
+HOT_DATA _Atomic int *_Atomic owner_claim_page;
 
 void owner_claim(void) {
     atomic_store(&owner, sys_getpid());

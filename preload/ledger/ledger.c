@@ -9,7 +9,7 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 
-struct ledger ledger;
+HOT_DATA struct ledger ledger;
 // What ledger.header points into. Written before it; read by growth and fork only.
 static struct backing backing;
 static int creating;         // pid of the process with a thread that is at it, 0 for none
@@ -134,6 +134,7 @@ static void publish(void) {
     ledger.modules = part(LEDGER_MODULES);
     ledger.strings = part(LEDGER_STRINGS);
     ledger.destinations = part(LEDGER_DESTINATIONS);
+    ledger.is_file = backing.is_file;
     sockleak_ledger_locator.bytes = backing.bytes;
     sockleak_ledger_locator.address = (uint64_t)(uintptr_t)backing.base;
     __atomic_store_n(&ledger.header, (struct ledger_header *)backing.base, __ATOMIC_RELEASE);
@@ -191,10 +192,6 @@ int ledger_create(const char *dir, uint32_t stack_depth) {
 
 bool ledger_creation_failed(void) {
     return __atomic_load_n(&creation_failed, __ATOMIC_RELAXED);
-}
-
-HOT bool ledger_is_file(void) {
-    return backing.is_file;
 }
 
 // --- growth -------------------------------------------------------------------------------------
@@ -322,6 +319,7 @@ static int adopt(const struct image *image) {
         if (error == 0)
             error = fill(image);
     }
+    ledger.is_file = backing.is_file;
     return error;
 }
 

@@ -12,7 +12,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-// Addresses of the parts. Set once, before `header`, and the same in every forked child.
+// Addresses of the parts. Set once, before `header`, and the same in every forked child; but for
+// `is_file`, where a child's own file cannot be made.
 struct ledger {
     struct ledger_header *header; // NULL while there is no ledger
     uint32_t *fds;
@@ -23,6 +24,7 @@ struct ledger {
     struct ledger_module *modules;
     char *strings;
     struct ledger_destination *destinations;
+    bool is_file; // one that outlives the process
 };
 
 extern struct ledger ledger;
@@ -41,7 +43,9 @@ int ledger_create(const char *dir, uint32_t stack_depth);
 bool ledger_creation_failed(void);
 
 // True where the ledger is a file that outlives the process.
-bool ledger_is_file(void);
+static inline bool ledger_is_file(void) {
+    return ledger.is_file;
+}
 
 // Something is about to make a process that has our descriptors too, if only until it calls exec:
 // what is open now may have another holder from here on. Does nothing without a ledger.

@@ -18,7 +18,7 @@ enum destination_state {
 };
 
 // The header's `forks` when this process began: a record that was born before that is its parent's.
-static uint32_t forks_before;
+static HOT_DATA uint32_t forks_before;
 
 HOT bool site_is_inherited(const struct ledger_record *record) {
     return (int32_t)(record->forks - forks_before) < 0;
@@ -104,13 +104,23 @@ static HOT struct ledger_destination *destination_of(const struct ledger_address
     return NULL;
 }
 
-static bool has_destinations(void) {
-    uint64_t bytes = LEDGER_DESTINATION_COUNT * sizeof(struct ledger_destination);
-    if (ledger_commit(LEDGER_DESTINATIONS, bytes) < 0)
+enum {
+    DESTINATIONS_BYTES = LEDGER_DESTINATION_COUNT * sizeof(struct ledger_destination)
+};
+
+static NOINLINE bool make_destinations(struct ledger_region *region) {
+    if (ledger_commit(LEDGER_DESTINATIONS, DESTINATIONS_BYTES) < 0)
         return false;
-    __atomic_store_n(&ledger.header->regions[LEDGER_DESTINATIONS].used, LEDGER_DESTINATION_COUNT,
-                     __ATOMIC_RELAXED);
+    __atomic_store_n(&region->used, LEDGER_DESTINATION_COUNT, __ATOMIC_RELAXED);
     return true;
+}
+
+static inline bool has_destinations(void) {
+    struct ledger_region *region = &ledger.header->regions[LEDGER_DESTINATIONS];
+    bool is_made =
+        __atomic_load_n(&region->committed_bytes, __ATOMIC_ACQUIRE) >= DESTINATIONS_BYTES &&
+        __atomic_load_n(&region->used, __ATOMIC_RELAXED);
+    return LIKELY(is_made) || make_destinations(region);
 }
 
 static HOT void note_destination(const struct ledger_record *record, uint64_t now_ns) {

@@ -5,16 +5,17 @@
 #include <string.h>
 
 HOT void address_copy(struct ledger_address *out, const struct sockaddr *address, socklen_t bytes) {
-    struct sockaddr_in6 copy = {0};
     if (!address || bytes < sizeof(sa_family_t))
         return;
-    memcpy(&copy, address, bytes < sizeof copy ? bytes : sizeof copy);
-    if (copy.sin6_family == AF_INET && bytes >= sizeof(struct sockaddr_in)) {
-        const struct sockaddr_in *in = (const struct sockaddr_in *)(const void *)&copy;
-        *out = (struct ledger_address){.family = ADDRESS_INET, .port = ntohs(in->sin_port)};
-        memcpy(out->ip, &in->sin_addr, sizeof in->sin_addr);
-    } else if (copy.sin6_family == AF_INET6 &&
+    if (address->sa_family == AF_INET && bytes >= sizeof(struct sockaddr_in)) {
+        struct sockaddr_in in;
+        memcpy(&in, address, sizeof in);
+        *out = (struct ledger_address){.family = ADDRESS_INET, .port = ntohs(in.sin_port)};
+        memcpy(out->ip, &in.sin_addr, sizeof in.sin_addr);
+    } else if (address->sa_family == AF_INET6 &&
                bytes >= offsetof(struct sockaddr_in6, sin6_scope_id)) {
+        struct sockaddr_in6 copy = {0};
+        memcpy(&copy, address, bytes < sizeof copy ? bytes : sizeof copy);
         *out = (struct ledger_address){
             .family = ADDRESS_INET6, .port = ntohs(copy.sin6_port), .scope_id = copy.sin6_scope_id};
         memcpy(out->ip, &copy.sin6_addr, sizeof copy.sin6_addr);
@@ -60,11 +61,9 @@ void address_ask(struct ledger_record *record, int fd) {
 // --- what is asked later ------------------------------------------------------------------------
 
 // The record's number above the fd; 0 for none.
-uint64_t address_unsettled;
+HOT_DATA uint64_t address_unsettled;
 
-HOT void address_note_end(uint32_t number, int fd) {
-    if (!ledger_is_file())
-        return;
+void address_note_end_now(uint32_t number, int fd) {
     address_settle();
     __atomic_store_n(&address_unsettled, (uint64_t)number << 32 | (uint32_t)fd, __ATOMIC_RELEASE);
 }

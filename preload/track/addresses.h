@@ -26,7 +26,11 @@ void address_ask(struct ledger_record *record, int fd);
 // address_note_end() is called when the socket of `fd` was told its end, its record held;
 // address_settle() when the process goes on. Both only where there is a ledger, and it is this
 // process's: a forked child may have lost it, and still have what was unsettled.
-void address_note_end(uint32_t number, int fd);
+void address_note_end_now(uint32_t number, int fd);
+static inline void address_note_end(uint32_t number, int fd) {
+    if (UNLIKELY(ledger_is_file()))
+        address_note_end_now(number, fd);
+}
 
 extern uint64_t address_unsettled;
 static inline bool address_is_unsettled(void) {

@@ -277,7 +277,7 @@ static HOT uint32_t ending_known(const struct ledger_record *record) {
     return ENDING_ASK;
 }
 
-static uint32_t ending_asked(const struct ledger_record *record, int fd) {
+static NOINLINE uint32_t ending_asked(const struct ledger_record *record, int fd) {
     // Who sent it to us may have kept it.
     bool is_shared =
         record->forks != ledger.header->forks || record->provenance == PROVENANCE_RECEIVED;

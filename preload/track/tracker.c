@@ -16,7 +16,7 @@
 #include <sched.h>
 
 void (*tracker_on_first_birth)(void);
-void (*tracker_on_activity)(void);
+HOT_DATA void (*tracker_on_activity)(void);
 
 static void tell_activity(void) {
     if (UNLIKELY(tracker_on_activity != NULL))
@@ -352,7 +352,8 @@ HOT void tracker_read_nothing(int fd, enum ledger_call call, const void *caller)
         !(ledger_flags(record) & (RECORD_SHUT_RD | RECORD_SHUTTING_RD)) &&
         __atomic_load_n(&record->eof_ns, __ATOMIC_ACQUIRE) == 0 &&
         (may_wait || ending_is_eof(record, fd, &told)) && claim(record, RECORD_TELLING_EOF)) {
-        ending_put_fin(record, &told);
+        if (!may_wait)
+            ending_put_fin(record, &told);
         PUT(record, eof_stack, stack_capture(caller));
         PUT(record, eof_call, (uint8_t)call);
         PUT(record, eof_tid, thread_id());

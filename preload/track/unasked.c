@@ -3,7 +3,7 @@
 #include "track/endings.h"
 #include <errno.h>
 
-bool unasked_never;
+HOT_DATA bool unasked_never;
 
 uint64_t unasked_socket_inode(int fd) {
     struct stat status;
@@ -26,7 +26,7 @@ static inline uint64_t entry_of(uint32_t number, int fd) {
 // Not exchanged: two threads that take the same place at once lose one entry, which is asked by the
 // next report then.
 static uint64_t births[UNASKED_BIRTHS];
-static uint32_t next_birth;
+static HOT_DATA uint32_t next_birth;
 
 // Puts it in the ring. Answers what it pushes out.
 static inline uint64_t push(uint64_t entry) {
@@ -103,9 +103,7 @@ static bool take_flag(struct ledger_record *record) {
            RECORD_EOF_UNASKED;
 }
 
-void unasked_eof(struct ledger_record *record, int fd) {
-    if (LIKELY(!(ledger_flags(record) & RECORD_EOF_UNASKED)))
-        return;
+void unasked_eof_now(struct ledger_record *record, int fd) {
     struct ending_eof told;
     bool ended = ending_is_eof(record, fd, &told);
     if (!take_flag(record)) // somebody else was as quick, or it was connected anew

@@ -57,6 +57,10 @@ void unasked_end(void);
 
 // Asks whether the end of stream of `record`, held, whose fd this is, was one. Does nothing where
 // that is known. One getsockopt.
-void unasked_eof(struct ledger_record *record, int fd);
+void unasked_eof_now(struct ledger_record *record, int fd);
+static inline void unasked_eof(struct ledger_record *record, int fd) {
+    if (UNLIKELY(ledger_flags(record) & RECORD_EOF_UNASKED))
+        unasked_eof_now(record, fd);
+}
 
 #endif
