@@ -1,4 +1,4 @@
-# The bench: see tests/bench/bench.py. `make bench` takes twenty minutes, QUICK=1 two to three.
+# The bench: see tests/bench/bench.py. `make bench` takes twenty minutes, QUICK=1 less than two.
 
 BENCH := $(BUILD)/tests/bench/workload $(BUILD)/tests/bench/load $(BUILD)/tests/bench/plugin.so
 # What it compares with, and the servers that it runs.
@@ -7,7 +7,7 @@ BENCH_PACKAGES := nginx:nginx-light haproxy:haproxy redis-server:redis-server \
 	valgrind:valgrind strace:strace heaptrack:heaptrack bpftrace:bpftrace unshare:util-linux ip:iproute2
 
 .PHONY: bench
-bench: ## measure every budget beside the bare program and other tools (20 minutes; QUICK=1: 3)
+bench: ## measure every budget beside the bare program and other tools (20 minutes; QUICK=1: 2)
 	@$(MAKE) --no-print-directory deps PACKAGES="$(BUILD_PACKAGES) $(BENCH_PACKAGES)"
 	@$(MAKE) --no-print-directory bench-built
 

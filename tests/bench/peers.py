@@ -14,7 +14,7 @@ import time
 from measure import (QUICK, WORKLOAD, environment, missing, own_network, preloading, row, section)
 
 CONNECTIONS = 6000
-RUNS = 2 if QUICK else 5
+RUNS = 1 if QUICK else 5
 
 # Probes of libc's functions, and not tracepoints of system calls: not every kernel has those. The
 # stack is taken on the way in, where the caller's frame can still be read.
