@@ -290,14 +290,15 @@ static NOINLINE uint32_t ending_asked(const struct ledger_record *record, int fd
     return ending;
 }
 
-static HOT void note_close_stack(const struct ledger_record *record, const void *caller) {
+static HOT void note_close_stack(const struct ledger_record *record, const void *caller,
+                                 uint64_t now_ns) {
     if (LEDGER_ENDING_KIND(record->ending) == ENDING_ACTIVE &&
-        site_wants_close_stack(record->birth_stack))
+        site_wants_close_stack(record->birth_stack, now_ns))
         __atomic_store_n(&ledger.stacks[record->birth_stack].close_stack, stack_capture(caller),
                          __ATOMIC_RELAXED);
 }
 
-HOT void ending_note(uint32_t number, int fd, const void *caller) {
+HOT void ending_note(uint32_t number, int fd, const void *caller, uint64_t now_ns) {
     struct ledger_record *record = ledger_record(number);
     if (__atomic_load_n(&record->holders, __ATOMIC_ACQUIRE) > 1) {
         // Another fd has it. Or only somebody who looks at it now, and then it ends as was noted
@@ -318,5 +319,5 @@ HOT void ending_note(uint32_t number, int fd, const void *caller) {
             return;
     }
     record->ending = ending == ENDING_ASK ? ending_asked(record, fd) : ending;
-    note_close_stack(record, caller);
+    note_close_stack(record, caller, now_ns);
 }

@@ -430,10 +430,10 @@ HOT void tracker_shutdown_done(uint32_t kept, int how, bool succeeded, const voi
 
 // Takes the socket off the table, and asks how it ends while it is still there. A second thread
 // that closes the same number meanwhile finds nothing in the table.
-static HOT uint32_t take_off(int fd, const void *caller) {
+static HOT uint32_t take_off(int fd, const void *caller, uint64_t now_ns) {
     uint32_t was = 0;
     if (ledger_fd_swap(fd, 0, &was) == 0 && was)
-        ending_note(was, fd, caller);
+        ending_note(was, fd, caller, now_ns);
     return was;
 }
 
@@ -442,7 +442,7 @@ HOT void tracker_closing(int fd, const void *caller) {
         return;
     tell_activity(); // not behind it: a report must not find the socket open, and in no table
     uint64_t now_ns = clock_now_ns();
-    uint32_t was = take_off(fd, caller);
+    uint32_t was = take_off(fd, caller, now_ns);
     if (was)
         ledger_release_closed(was, now_ns);
 }
@@ -478,7 +478,8 @@ void tracker_dup_done(uint32_t kept, int fd) {
 }
 
 uint32_t tracker_replace_begin(int fd, const void *caller) {
-    return tracker_active() && go_on() && ledger_fd(fd) != 0 ? take_off(fd, caller) : 0;
+    bool is_known = tracker_active() && go_on() && ledger_fd(fd) != 0;
+    return is_known ? take_off(fd, caller, clock_now_ns()) : 0;
 }
 
 void tracker_replace_done(uint32_t kept, int fd, bool replaced) {
