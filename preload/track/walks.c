@@ -65,6 +65,8 @@ static inline bool is_for(const struct place *place, const struct fast_start *st
            GET_BEFORE(place->top) < fast_readable_words(start->rsp);
 }
 
+#define ANY_WORDS __attribute__((no_sanitize("address", "thread")))
+
 static inline uint64_t mix(uint64_t sum, uint64_t word) {
     sum ^= word;
     return (sum << 23 | sum >> 41) * 0x9e3779b97f4a7c15u;
@@ -75,7 +77,7 @@ struct sums {
     uint64_t a, b, c, d;
 };
 
-static inline void mix_stride(struct sums *sums, const uintptr_t *stack, uint64_t at) {
+ANY_WORDS static inline void mix_stride(struct sums *sums, const uintptr_t *stack, uint64_t at) {
     sums->a = mix(sums->a, stack[at & UINT16_MAX]);
     sums->b = mix(sums->b, stack[at >> 16 & UINT16_MAX]);
     sums->c = mix(sums->c, stack[at >> 32 & UINT16_MAX]);
@@ -87,7 +89,8 @@ static inline uint64_t hash_of(const struct sums *sums) {
 }
 
 // The places are known to be of one walk before what stands there is read: below `top`.
-static inline bool is_same(const struct place *place, uint32_t version, const uintptr_t *stack) {
+ANY_WORDS static inline bool is_same(const struct place *place, uint32_t version,
+                                     const uintptr_t *stack) {
     uint32_t strides = GET_BEFORE(place->strides);
     struct sums sums = {0};
     for (uint32_t i = 0; i < strides && i < STRIDES_MAX; i++) {
@@ -99,8 +102,7 @@ static inline bool is_same(const struct place *place, uint32_t version, const ui
     return hash_of(&sums) == GET_BEFORE(place->words);
 }
 
-__attribute__((no_sanitize("address", "thread"))) HOT uint32_t
-walk_known(const struct fast_start *start, const void *caller) {
+ANY_WORDS HOT uint32_t walk_known(const struct fast_start *start, const void *caller) {
     struct place *place = place_of(key_of(start, (uintptr_t)caller));
     __asm__("" : "+r"(place)); // gcc would compute each member's address anew
     uint32_t version = GET_BEFORE(place->version);

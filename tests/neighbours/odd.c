@@ -175,13 +175,59 @@ static int no_pwritev2(void) {
     return under_filter(SYS_pwritev2, ENOSYS);
 }
 
+// --- frames of any shape ------------------------------------------------------------------------
+
+// Sockets from one place on the stack, below frames that have left there what nobody has written.
+enum {
+    ROUNDS = 600,
+    FRAMES = 5
+};
+
+typedef void frame_function(unsigned shape, int frames);
+
+static volatile int frames_left; // work behind each call, which else would be a jump
+
+static __attribute__((noinline)) void open_and_close(void) {
+    close(socket(AF_INET, SOCK_STREAM, 0));
+    frames_left--;
+}
+
+static frame_function small_frame, large_frame;
+
+static void next_frame(unsigned shape, int frames) {
+    if (frames == 0)
+        open_and_close();
+    else
+        (shape & 1 ? small_frame : large_frame)(shape >> 1, frames - 1);
+    frames_left--;
+}
+
+static __attribute__((noinline)) void small_frame(unsigned shape, int frames) {
+    next_frame(shape, frames);
+    frames_left--;
+}
+
+static __attribute__((noinline)) void large_frame(unsigned shape, int frames) {
+    char unwritten[80];
+    __asm__ volatile("" : : "r"(unwritten));
+    next_frame(shape, frames);
+    frames_left--;
+}
+
+static int any_frames(void) {
+    for (unsigned i = 0; i < ROUNDS; i++)
+        next_frame(i / 3 % (1u << FRAMES), FRAMES); // each more than twice: it is remembered
+    leak_here();
+    return 9;
+}
+
 static const struct rig_scenario scenarios[] = {
     {"deepbind", deepbind},         {"small_thread", small_thread},
     {"signal_stack", signal_stack}, {"cancellation", cancellation},
     {"no_memfd", no_memfd},         {"no_fallocate", no_fallocate},
     {"no_openat", no_openat},       {"no_getsockopt", no_getsockopt},
     {"no_madvise", no_madvise},     {"no_prlimit", no_prlimit},
-    {"no_pwritev2", no_pwritev2},
+    {"no_pwritev2", no_pwritev2},   {"any_frames", any_frames},
 };
 
 int main(int argc, char **argv) {

@@ -10,7 +10,7 @@ import sys
 import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "tools"))
-from harness import BUILD, LIBRARY, clean_environment, need_build  # noqa: E402
+from harness import BUILD, LIBRARY, clean_environment, need_build, valgrind_can_run  # noqa: E402
 
 DIRECTORY = os.path.join(BUILD, "tests", "neighbours")
 OPTIONS = "exit_grace_ms=0:grace_ms=0"
@@ -65,6 +65,19 @@ class Neighbours(unittest.TestCase):
 
     def test_exceptions_and_cancellation(self):
         self.as_bare("exceptions")
+
+    def test_memcheck_finds_no_fault_with_what_is_read_of_any_frames(self):
+        self.need("odd")
+        if not valgrind_can_run():
+            self.skipTest("valgrind is not installed (`make deps`), or this is a sanitized build")
+        environment = clean_environment(LD_PRELOAD=LIBRARY, SOCKLEAK_OPTIONS=OPTIONS)
+        done = subprocess.run(["valgrind", "-q", "--error-exitcode=99", os.path.join(DIRECTORY, "odd"),
+                               "--scenario", "any_frames"], env=environment, stdin=subprocess.DEVNULL,
+                              capture_output=True, text=True, errors="replace", timeout=DEADLINE_S,
+                              check=False)
+        self.assertEqual(done.returncode, 9, done.stderr)
+        self.assertIn("1 leaked (1 close-wait, 0 dead), 0 open, 601 closed properly", done.stderr)
+        self.assertNotIn("uninitialised", done.stderr)
 
 
 def sanitizer(name):
@@ -151,7 +164,7 @@ for each, words in {"deepbind": "leak_here", "small_thread": "leak_here",
                     "no_memfd": "under_filter", "no_fallocate": "under_filter",
                     "no_openat": "eof-ignored", "no_getsockopt": "could not be judged",
                     "no_madvise": "under_filter", "no_prlimit": "under_filter",
-                    "no_pwritev2": "under_filter"}.items():
+                    "no_pwritev2": "under_filter", "any_frames": "leak_here"}.items():
     setattr(Neighbours, f"test_{each}", odd(each, words))
     setattr(Neighbours, f"test_{each}_with_a_ledger_file", odd_with_a_ledger_file(each))
 
