@@ -15,7 +15,8 @@ void site_count_ended(const struct ledger_record *record, bool by_close, uint64_
 // True where a fork left the socket to this process: it was not opened here.
 bool site_is_inherited(const struct ledger_record *record);
 
-// True at most once a second for each birth stack: time to capture who closes its sockets first.
+// True at most once a second of `now_ns` for each birth stack: time to capture who closes its
+// sockets first.
 bool site_wants_close_stack(uint32_t birth_stack, uint64_t now_ns);
 
 // In a forked child: all counters start from zero, since they tell what this process did. Touches

@@ -11,7 +11,7 @@
 
 // Before the close of `fd`, which is off the table already, and whose reference the caller holds.
 // One getsockopt, for a TCP connection of which it is not known otherwise; none where another fd
-// has the socket, too.
+// has the socket, too. `now_ns` is of clock_now_ns().
 void ending_note(uint32_t number, int fd, const void *caller, uint64_t now_ns);
 
 // Before a shutdown that will send our FIN: has the peer's come? One getsockopt at most, once a

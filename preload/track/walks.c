@@ -65,6 +65,7 @@ static inline bool is_for(const struct place *place, const struct fast_start *st
            GET_BEFORE(place->top) < fast_readable_words(start->rsp);
 }
 
+// On a function that reads them where another stack may be.
 #define ANY_WORDS __attribute__((no_sanitize("address", "thread")))
 
 static inline uint64_t mix(uint64_t sum, uint64_t word) {
