@@ -6,6 +6,7 @@
 #ifndef SOCKLEAK_BASE_SYS_H
 #define SOCKLEAK_BASE_SYS_H
 
+#include <poll.h>
 #include <signal.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -70,6 +71,18 @@ static inline int sys_openat(int dir, const char *path, int flags, int mode) {
 
 static inline int sys_close(int fd) {
     return (int)sys_call(SYS_close, fd, 0, 0, 0, 0, 0);
+}
+
+// What poll(2) sees of one fd right now: the POLL... of `events`, and those that it always tells.
+static inline int sys_poll_at_once(int fd, int events) {
+    struct pollfd poll = {.fd = fd, .events = (short)events};
+#if defined(SYS_poll)
+    long count = sys_call(SYS_poll, (long)&poll, 1, 0, 0, 0, 0);
+#else
+    struct timespec at_once = {0};
+    long count = sys_call(SYS_ppoll, (long)&poll, 1, (long)&at_once, 0, 0, 0);
+#endif
+    return count < 0 ? (int)count : poll.revents;
 }
 
 static inline long sys_read(int fd, void *buffer, size_t len_bytes) {

@@ -110,10 +110,8 @@ static void look_at_age(const struct ledger_record *record, struct ledger_snapsh
 // gone or has shut down its side, POLLHUP where both sides have; POLLERR where an error waits to be
 // told. 0 where poll fails.
 static int hangup_of(int fd) {
-    struct pollfd poll = {.fd = fd, .events = POLLRDHUP};
-    struct timespec at_once = {0};
-    long count = sys_call(SYS_ppoll, (long)&poll, 1, (long)&at_once, 0, 0, 0);
-    return count < 0 ? 0 : poll.revents & (POLLRDHUP | POLLHUP | POLLERR);
+    int seen = sys_poll_at_once(fd, POLLRDHUP);
+    return seen < 0 ? 0 : seen & (POLLRDHUP | POLLHUP | POLLERR);
 }
 
 // TCP_INFO of an MPTCP socket is its first subflow's, which lives on when the peer ends the

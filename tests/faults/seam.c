@@ -108,6 +108,9 @@ static int error_of(long number, unsigned variant, unsigned mode) {
     case SYS_getsockopt:
     case SYS_getsockname:
         return variant ? EPERM : ENOBUFS;
+#ifdef SYS_poll
+    case SYS_poll:
+#endif
     case SYS_ppoll:
     case SYS_nanosleep:
     case SYS_rt_sigtimedwait:
