@@ -51,7 +51,7 @@ extern _Atomic int *_Atomic owner_claim_page;
 // True in a forked child that has not called owner_claim() yet. No system call. Signal-safe.
 static inline bool owner_was_forked(void) {
     _Atomic int *page = atomic_load_explicit(&owner_claim_page, memory_order_relaxed);
-    return page && atomic_load_explicit(page, memory_order_relaxed) == 0;
+    return LIKELY(page) && UNLIKELY(atomic_load_explicit(page, memory_order_relaxed) == 0);
 }
 
 // False where owner_was_forked() cannot tell: before the first claim, and where the kernel is too

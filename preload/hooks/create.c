@@ -53,7 +53,7 @@ EXPORT HOT int accept4(int fd, struct sockaddr *address, socklen_t *bytes, int f
 
 static HOT int connected(int fd, int result, const struct sockaddr *address, socklen_t bytes,
                          const void *caller) {
-    tracker_connected(fd, address, bytes, result == 0 ? 0 : errno, caller);
+    tracker_connected(fd, address, bytes, LIKELY(result == 0) ? 0 : errno, caller);
     exhaustion_after(result, address, bytes);
     return result;
 }

@@ -135,9 +135,9 @@ int ledger_records_rebuild(uint64_t *in_use);
 
 // The record of an fd, or 0. Cheap: one load and a bounds check.
 static inline uint32_t ledger_fd(int fd) {
-    if (fd < 0 ||
-        (uint64_t)fd * sizeof(uint32_t) >=
-            __atomic_load_n(&ledger.header->regions[LEDGER_FDS].committed_bytes, __ATOMIC_RELAXED))
+    uint64_t from = (uint64_t)(unsigned)fd * sizeof(uint32_t); // of a negative one beyond any table
+    if (UNLIKELY(from >= __atomic_load_n(&ledger.header->regions[LEDGER_FDS].committed_bytes,
+                                         __ATOMIC_RELAXED)))
         return 0;
     return __atomic_load_n(&ledger.fds[fd], __ATOMIC_ACQUIRE);
 }
@@ -153,6 +153,9 @@ int ledger_fd_reserve(int fd);
 // record that stood there, with its reference, for the caller to release. Returns 0, or -errno
 // where the fd is beyond the table (counted, nothing changed).
 int ledger_fd_swap(int fd, uint32_t number, uint32_t *was);
+
+// Takes what stands in an fd's place from there, with its reference. 0 where nothing does.
+uint32_t ledger_fd_take(int fd);
 
 // Puts a record back in an fd's place if that is still empty, and passes the reference. Returns
 // false where it was not.

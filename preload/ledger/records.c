@@ -22,12 +22,12 @@ static HOT uint32_t pop_free(void) {
     uint64_t old = __atomic_load_n(head, __ATOMIC_ACQUIRE);
     for (;;) {
         uint32_t number = (uint32_t)old;
-        if (number == 0)
+        if (UNLIKELY(number == 0))
             return 0;
         uint32_t next = __atomic_load_n(&ledger.records[number].next_free, __ATOMIC_RELAXED);
         uint64_t fresh = ((old >> 32) + 1) << 32 | next;
-        if (__atomic_compare_exchange_n(head, &old, fresh, false, __ATOMIC_ACQ_REL,
-                                        __ATOMIC_ACQUIRE))
+        if (LIKELY(__atomic_compare_exchange_n(head, &old, fresh, false, __ATOMIC_ACQ_REL,
+                                               __ATOMIC_ACQUIRE)))
             return number;
     }
 }
@@ -44,25 +44,29 @@ static HOT void push_free(uint32_t number) {
 }
 
 typedef uint64_t __attribute__((may_alias)) word;
+typedef word pair __attribute__((vector_size(16), aligned(8), may_alias));
 
 _Static_assert(offsetof(struct ledger_record, holders) % sizeof(word) == 0 &&
                    offsetof(struct ledger_record, birth_call) % sizeof(word) == 0 &&
                    sizeof(struct ledger_record) % sizeof(word) == 0,
                "clear() goes word by word");
 
-// gcc makes a memset of this size a `rep stos`, which takes longer to begin than this takes.
+// gcc makes a memset of this size, and a loop over words, a `rep stos`, which takes longer to begin
+// than this takes.
 static inline void clear(struct ledger_record *record, size_t from, size_t to) {
-    word *words = (word *)(void *)record;
+    char *bytes = (char *)record;
 #pragma GCC unroll 16
-    for (size_t i = from / sizeof(word); i < to / sizeof(word); i++)
-        words[i] = 0;
+    for (; from + sizeof(pair) <= to; from += sizeof(pair))
+        *(pair *)(void *)(bytes + from) = (pair){0};
+    if (from < to)
+        *(word *)(void *)(bytes + from) = 0;
 }
 
 HOT uint32_t ledger_record_new(void) {
     uint32_t number = pop_free();
-    if (number == 0)
+    if (UNLIKELY(number == 0))
         number = (uint32_t)ledger_take(LEDGER_RECORDS, 1, sizeof(struct ledger_record));
-    if (number == 0) {
+    if (UNLIKELY(number == 0)) {
         ledger_count(&ledger.header->counters.untracked_records);
         return 0;
     }
@@ -82,40 +86,54 @@ HOT bool ledger_hold(uint32_t number) {
     uint32_t *holders = &ledger.records[number].holders;
     uint32_t count = __atomic_load_n(holders, __ATOMIC_RELAXED);
     do {
-        if (count == 0)
+        if (UNLIKELY(count == 0))
             return false;
-    } while (!__atomic_compare_exchange_n(holders, &count, count + 1, false, __ATOMIC_ACQ_REL,
-                                          __ATOMIC_RELAXED));
+    } while (UNLIKELY(!__atomic_compare_exchange_n(holders, &count, count + 1, false,
+                                                   __ATOMIC_ACQ_REL, __ATOMIC_RELAXED)));
     return true;
 }
 
-static HOT bool release(uint32_t number, bool by_close, uint64_t now_ns) {
+static inline bool let_go(uint32_t number) {
+    return __atomic_fetch_sub(&ledger.records[number].holders, 1, __ATOMIC_ACQ_REL) == 1;
+}
+
+static inline void end_socket(uint32_t number, bool by_close, uint64_t now_ns) {
     struct ledger_record *record = &ledger.records[number];
-    if (__atomic_fetch_sub(&record->holders, 1, __ATOMIC_ACQ_REL) != 1)
-        return false;
     struct ledger_counters *counters = &ledger.header->counters;
     ledger_count(by_close ? &counters->closed : &counters->closed_unseen);
     site_count_ended(record, by_close, now_ns);
     ledger_set_inode(record, 0);
     push_free(number);
-    return true;
+}
+
+static COLD void end_of_look(uint32_t number) {
+    end_socket(number, true, 0);
 }
 
 HOT bool ledger_release(uint32_t number) {
-    return release(number, true, 0);
+    bool was_last = let_go(number);
+    if (UNLIKELY(was_last))
+        end_of_look(number);
+    return was_last;
 }
 
 HOT bool ledger_release_closed(uint32_t number, uint64_t now_ns) {
-    return release(number, true, now_ns);
+    bool was_last = let_go(number);
+    if (LIKELY(was_last))
+        end_socket(number, true, now_ns);
+    return was_last;
 }
 
-bool ledger_release_vanished(uint32_t number) {
-    return release(number, false, 0);
+COLD bool ledger_release_vanished(uint32_t number) {
+    bool was_last = let_go(number);
+    if (was_last)
+        end_socket(number, false, 0);
+    return was_last;
 }
 
 // --- file descriptors ---------------------------------------------------------------------------
 
-HOT uint32_t ledger_fd_hold(int fd) {
+static COLD uint32_t hold_in_turmoil(int fd) {
     uint32_t number = 0, before;
     for (int failures = 0; failures < HOLD_TRIES; failures++) {
         before = number;
@@ -136,6 +154,18 @@ HOT uint32_t ledger_fd_hold(int fd) {
     __atomic_compare_exchange_n(&ledger.fds[fd], &number, 0, false, __ATOMIC_ACQ_REL,
                                 __ATOMIC_RELAXED);
     return 0;
+}
+
+HOT uint32_t ledger_fd_hold(int fd) {
+    uint32_t number = ledger_fd(fd);
+    if (UNLIKELY(number == 0))
+        return 0;
+    if (UNLIKELY(!ledger_hold(number)))
+        return hold_in_turmoil(fd);
+    if (LIKELY(ledger_fd(fd) == number))
+        return number;
+    ledger_release(number); // freed and used for another fd's socket since
+    return hold_in_turmoil(fd);
 }
 
 static void raise_fd_limit(uint64_t limit) {
@@ -160,7 +190,7 @@ int ledger_fd_reserve(int fd) {
     return error;
 }
 
-HOT int ledger_fd_swap(int fd, uint32_t number, uint32_t *was) {
+int ledger_fd_swap(int fd, uint32_t number, uint32_t *was) {
     *was = 0;
     if (number == 0 && ledger_fd(fd) == 0)
         return 0;
@@ -169,6 +199,11 @@ HOT int ledger_fd_swap(int fd, uint32_t number, uint32_t *was) {
         return error;
     *was = __atomic_exchange_n(&ledger.fds[fd], number, __ATOMIC_ACQ_REL);
     return 0;
+}
+
+HOT uint32_t ledger_fd_take(int fd) {
+    return UNLIKELY(ledger_fd(fd) == 0) ? 0
+                                        : __atomic_exchange_n(&ledger.fds[fd], 0, __ATOMIC_ACQ_REL);
 }
 
 bool ledger_fd_restore(int fd, uint32_t number) {

@@ -29,17 +29,16 @@ static void add(uint64_t *counter, uint64_t count) {
 }
 
 HOT void site_count_opened(const struct ledger_record *record) {
-    if (record->birth_stack)
+    if (LIKELY(record->birth_stack))
         ledger_count(&ledger.stacks[record->birth_stack].opened);
 }
 
 // --- lifetimes ----------------------------------------------------------------------------------
 
 unsigned site_lifetime_bucket(uint64_t ms) {
-    if (ms == 0)
-        return 0;
+    ms += ms == 0; // shares the first bucket with 1
     unsigned log2 = 63 - (unsigned)__builtin_clzll(ms);
-    unsigned upper_half = log2 && (ms >> (log2 - 1) & 1);
+    unsigned upper_half = (unsigned)(ms << 1 >> log2) & 1;
     unsigned bucket = 2 * log2 + upper_half;
     return bucket < LEDGER_LIFETIME_BUCKETS ? bucket : LEDGER_LIFETIME_BUCKETS - 1;
 }
@@ -48,8 +47,9 @@ static HOT void note_lifetime(struct ledger_stack *site, uint64_t ms) {
     __atomic_fetch_add(&site->lifetimes[site_lifetime_bucket(ms)], 1, __ATOMIC_RELAXED);
     uint32_t lived = ms < UINT32_MAX ? (uint32_t)ms : UINT32_MAX;
     uint32_t max = __atomic_load_n(&site->lifetime_max_ms, __ATOMIC_RELAXED);
-    while (max < lived && !__atomic_compare_exchange_n(&site->lifetime_max_ms, &max, lived, false,
-                                                       __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+    while (UNLIKELY(max < lived) &&
+           !__atomic_compare_exchange_n(&site->lifetime_max_ms, &max, lived, false,
+                                        __ATOMIC_RELAXED, __ATOMIC_RELAXED))
         ;
 }
 
@@ -60,17 +60,18 @@ static HOT void note_recent(uint64_t *ring, uint64_t now_ns) {
     uint64_t *entry = &ring[slot % LEDGER_RECENT_SLOTS];
     uint64_t old = __atomic_load_n(entry, __ATOMIC_RELAXED), fresh;
     do
-        fresh = old >> 32 == slot ? old + 1 : (uint64_t)slot << 32 | 1;
-    while (!__atomic_compare_exchange_n(entry, &old, fresh, false, __ATOMIC_RELAXED,
-                                        __ATOMIC_RELAXED));
+        fresh = LIKELY(old >> 32 == slot) ? old + 1 : (uint64_t)slot << 32 | 1;
+    while (UNLIKELY(!__atomic_compare_exchange_n(entry, &old, fresh, false, __ATOMIC_RELAXED,
+                                                 __ATOMIC_RELAXED)));
 }
 
 static bool same_address(const struct ledger_address *a, const struct ledger_address *b) {
     uint64_t of_a[2], of_b[2]; // memcmp would be a call
     memcpy(of_a, a->ip, sizeof of_a);
     memcpy(of_b, b->ip, sizeof of_b);
-    return a->family == b->family && a->port == b->port && a->scope_id == b->scope_id &&
-           of_a[0] == of_b[0] && of_a[1] == of_b[1];
+    unsigned other = (unsigned)(a->family ^ b->family) | (unsigned)(a->port ^ b->port) |
+                     (a->scope_id ^ b->scope_id);
+    return (other | (of_a[0] ^ of_b[0]) | (of_a[1] ^ of_b[1])) == 0;
 }
 
 static uint32_t hash_of(const struct ledger_address *peer, uint32_t stack) {
@@ -90,7 +91,8 @@ static HOT struct ledger_destination *destination_of(const struct ledger_address
     for (int i = 0; i < DESTINATION_PROBES; i++, at++) {
         struct ledger_destination *entry = &ledger.destinations[at % LEDGER_DESTINATION_COUNT];
         uint32_t state = __atomic_load_n(&entry->state, __ATOMIC_ACQUIRE);
-        if (state == DESTINATION_VALID && entry->stack == stack && same_address(&entry->peer, peer))
+        if (LIKELY(state == DESTINATION_VALID) && LIKELY(entry->stack == stack) &&
+            LIKELY(same_address(&entry->peer, peer)))
             return entry;
         if (state == DESTINATION_FREE &&
             __atomic_compare_exchange_n(&entry->state, &state, DESTINATION_BEING_WRITTEN, false,
@@ -118,9 +120,9 @@ static NOINLINE bool make_destinations(struct ledger_region *region) {
 static inline bool has_destinations(void) {
     struct ledger_region *region = &ledger.header->regions[LEDGER_DESTINATIONS];
     bool is_made =
-        __atomic_load_n(&region->committed_bytes, __ATOMIC_ACQUIRE) >= DESTINATIONS_BYTES &&
-        __atomic_load_n(&region->used, __ATOMIC_RELAXED);
-    return LIKELY(is_made) || make_destinations(region);
+        LIKELY(__atomic_load_n(&region->committed_bytes, __ATOMIC_ACQUIRE) >= DESTINATIONS_BYTES) &&
+        LIKELY(__atomic_load_n(&region->used, __ATOMIC_RELAXED));
+    return is_made || make_destinations(region);
 }
 
 static HOT void note_destination(const struct ledger_record *record, uint64_t now_ns) {
@@ -129,8 +131,8 @@ static HOT void note_destination(const struct ledger_record *record, uint64_t no
     if (!is_client)
         return;
     struct ledger_destination *entry =
-        has_destinations() ? destination_of(&record->peer, record->birth_stack) : NULL;
-    if (!entry) {
+        LIKELY(has_destinations()) ? destination_of(&record->peer, record->birth_stack) : NULL;
+    if (UNLIKELY(!entry)) {
         ledger_count(&ledger.header->counters.destinations_lost);
         return;
     }
@@ -146,33 +148,14 @@ static HOT void count_active(struct ledger_stack *site, const struct ledger_reco
     note_recent(site->recent_active, now_ns);
     note_destination(record, now_ns);
     uint32_t waited_ms = LEDGER_ENDING_WAITED_MS(record->ending);
-    if (waited_ms) {
+    if (UNLIKELY(waited_ms)) {
         ledger_count(&site->gave_up);
         add(&site->gave_up_ms, waited_ms);
     }
 }
 
-HOT void site_count_ended(const struct ledger_record *record, bool by_close, uint64_t now_ns) {
-    if (record->birth_stack == LEDGER_NO_STACK)
-        return;
-    struct ledger_stack *site = &ledger.stacks[record->birth_stack];
-    if (site_is_inherited(record)) { // opened and counted by the process that we were forked from
-        if (by_close)
-            ledger_count(&site->closed_shared);
-        return;
-    }
-    ledger_count(&site->closed);
-    if (!by_close)
-        return;
-    uint64_t now = now_ns ? now_ns : clock_now_ns();
-    note_lifetime(site, now > record->birth_ns ? (now - record->birth_ns) / 1000000 : 0);
-    switch (LEDGER_ENDING_KIND(record->ending)) {
-    case ENDING_PASSIVE:
-        ledger_count(&site->closed_passive);
-        break;
-    case ENDING_ACTIVE:
-        count_active(site, record, now);
-        break;
+static COLD void count_seldom(struct ledger_stack *site, uint32_t kind) {
+    switch (kind) {
     case ENDING_RESET:
         ledger_count(&site->closed_reset);
         break;
@@ -185,6 +168,29 @@ HOT void site_count_ended(const struct ledger_record *record, bool by_close, uin
     default:
         break;
     }
+}
+
+HOT void site_count_ended(const struct ledger_record *record, bool by_close, uint64_t now_ns) {
+    if (UNLIKELY(record->birth_stack == LEDGER_NO_STACK))
+        return;
+    struct ledger_stack *site = &ledger.stacks[record->birth_stack];
+    if (UNLIKELY(site_is_inherited(record))) { // its parent opened it, and counted that
+        if (by_close)
+            ledger_count(&site->closed_shared);
+        return;
+    }
+    ledger_count(&site->closed);
+    if (UNLIKELY(!by_close))
+        return;
+    uint64_t now = LIKELY(now_ns) ? now_ns : clock_now_ns();
+    note_lifetime(site, LIKELY(now > record->birth_ns) ? (now - record->birth_ns) / 1000000 : 0);
+    uint32_t kind = LEDGER_ENDING_KIND(record->ending);
+    if (kind == ENDING_PASSIVE)
+        ledger_count(&site->closed_passive);
+    else if (LIKELY(kind == ENDING_ACTIVE))
+        count_active(site, record, now);
+    else
+        count_seldom(site, kind);
 }
 
 // Two stacks may share a gate: then one of them is captured less often.

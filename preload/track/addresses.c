@@ -5,9 +5,9 @@
 #include <string.h>
 
 HOT void address_copy(struct ledger_address *out, const struct sockaddr *address, socklen_t bytes) {
-    if (!address || bytes < sizeof(sa_family_t))
+    if (UNLIKELY(!address) || UNLIKELY(bytes < sizeof(sa_family_t)))
         return;
-    if (address->sa_family == AF_INET && bytes >= sizeof(struct sockaddr_in)) {
+    if (LIKELY(address->sa_family == AF_INET) && LIKELY(bytes >= sizeof(struct sockaddr_in))) {
         struct sockaddr_in in;
         memcpy(&in, address, sizeof in);
         *out = (struct ledger_address){.family = ADDRESS_INET, .port = ntohs(in.sin_port)};
@@ -29,6 +29,7 @@ _Static_assert(sizeof(struct ledger_address) % sizeof(word) == 0 &&
                "address_put() goes word by word");
 
 HOT void address_put(struct ledger_address *out, const struct ledger_address *from) {
+#pragma GCC unroll 8
     for (size_t i = 0; i < sizeof *out / sizeof(word); i++)
         __atomic_store_n((word *)out + i, ((const word *)from)[i], __ATOMIC_RELAXED);
 }

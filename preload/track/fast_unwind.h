@@ -58,7 +58,7 @@ extern THREAD_LOCAL uintptr_t fast_readable_from, fast_readable_to;
 
 // How many words from `rsp` on; 0 where it is not in there.
 static inline uintptr_t fast_readable_words(uintptr_t rsp) {
-    return rsp >= fast_readable_from && rsp < fast_readable_to
+    return LIKELY(rsp >= fast_readable_from) && LIKELY(rsp < fast_readable_to)
                ? (fast_readable_to - rsp) / sizeof(uintptr_t)
                : 0;
 }

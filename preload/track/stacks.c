@@ -107,7 +107,7 @@ static uint32_t intern(void *const *pcs, int depth, uint16_t flags) {
     }
 }
 
-static NOINLINE uint32_t capture(const struct fast_start *start, const void *caller) {
+static COLD uint32_t capture(const struct fast_start *start, const void *caller) {
     void *call_site = (void *)(uintptr_t)caller;
     if (guard_held() || !unwinder_ready()) {
         ledger_count(&ledger.header->counters.stacks_call_site);
@@ -137,6 +137,6 @@ static NOINLINE uint32_t capture(const struct fast_start *start, const void *cal
 HOT uint32_t stack_capture(const void *caller) {
     struct fast_start start;
     FAST_START(start);
-    uint32_t known = guard_held() ? LEDGER_NO_STACK : walk_known(&start, caller);
+    uint32_t known = UNLIKELY(guard_held()) ? LEDGER_NO_STACK : walk_known(&start, caller);
     return LIKELY(known) ? known : capture(&start, caller);
 }

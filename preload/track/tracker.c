@@ -179,7 +179,7 @@ static void touch(struct ledger_record *record) {
 static HOT uint32_t new_record(uint64_t inode, const struct tracker_birth *birth) {
     uint64_t now_ns = clock_now_ns(); // before all else: it waits for what is under way
     uint32_t number = ledger_record_new();
-    if (number == 0)
+    if (UNLIKELY(number == 0))
         return 0;
     struct ledger_record *record = ledger_record(number);
     ledger_set_inode(record, inode);
@@ -191,7 +191,7 @@ static HOT uint32_t new_record(uint64_t inode, const struct tracker_birth *birth
     record->type = (uint16_t)(birth->type & ~(SOCK_CLOEXEC | SOCK_NONBLOCK));
     record->protocol = (uint16_t)birth->protocol;
     // An adopted socket was opened elsewhere: the stack of its first use would be a false origin.
-    if (birth->provenance != PROVENANCE_ADOPTED)
+    if (LIKELY(birth->provenance != PROVENANCE_ADOPTED))
         record->birth_stack = stack_capture(birth->caller);
     record->forks = __atomic_load_n(&ledger.header->forks, __ATOMIC_RELAXED);
     ledger_count(&ledger.header->counters.born);
@@ -203,8 +203,9 @@ static HOT uint32_t new_record(uint64_t inode, const struct tracker_birth *birth
 
 // A call that makes a socket has made one; what came from elsewhere may be anything.
 static HOT uint64_t inode_at_birth(int fd, enum ledger_provenance provenance) {
-    bool may_wait = provenance == PROVENANCE_CREATED && unasked_may_wait();
-    return LIKELY(may_wait) ? LEDGER_INODE_UNASKED : unasked_socket_inode(fd);
+    return LIKELY(provenance == PROVENANCE_CREATED) && LIKELY(unasked_may_wait())
+               ? LEDGER_INODE_UNASKED
+               : unasked_socket_inode(fd);
 }
 
 static HOT void enter_born(int fd, uint32_t number, uint64_t inode) {
@@ -215,11 +216,11 @@ static HOT void enter_born(int fd, uint32_t number, uint64_t inode) {
 }
 
 HOT void tracker_born(int fd, const struct tracker_birth *birth) {
-    if (!begin())
+    if (UNLIKELY(!begin()))
         return;
     address_settle();
     uint64_t inode = inode_at_birth(fd, birth->provenance);
-    if (inode)
+    if (LIKELY(inode))
         enter_born(fd, new_record(inode, birth), inode);
 }
 
@@ -229,22 +230,22 @@ void tracker_settle(void) {
 }
 
 HOT void tracker_accepted(int listener, int fd, enum ledger_call call, const void *caller) {
-    if (!begin())
+    if (UNLIKELY(!begin()))
         return;
     address_settle();
     uint64_t inode = inode_at_birth(fd, PROVENANCE_CREATED);
-    if (inode == 0)
+    if (UNLIKELY(inode == 0))
         return;
     struct tracker_birth birth = {.call = call, .caller = caller};
     uint32_t from = ledger_fd_hold(listener);
-    if (from) {
+    if (LIKELY(from)) {
         birth.family = ledger_record(from)->family;
         birth.type = ledger_record(from)->type;
         birth.protocol = ledger_record(from)->protocol;
         ledger_release(from);
     }
     uint32_t number = new_record(inode, &birth);
-    if (number)
+    if (LIKELY(number))
         ledger_record(number)->flags = RECORD_CONNECTED;
     enter_born(fd, number, inode);
 }
@@ -255,16 +256,18 @@ void tracker_received(int fd, enum ledger_call call, const void *caller) {
 }
 
 // The record of an fd, held; made where there is none and the fd is a socket.
-static HOT uint32_t hold_or_adopt(int fd, const void *caller) {
-    uint32_t number = ledger_fd_hold(fd);
-    if (number)
-        return number;
+static COLD uint32_t adopt(int fd, const void *caller) {
     tracker_born(fd, &(struct tracker_birth){
                          .call = CALL_UNKNOWN, .provenance = PROVENANCE_ADOPTED, .caller = caller});
-    number = ledger_fd_hold(fd);
+    uint32_t number = ledger_fd_hold(fd);
     if (number) // born out of our sight
         __atomic_store_n(&unasked_never, true, __ATOMIC_RELAXED);
     return number;
+}
+
+static HOT uint32_t hold_or_adopt(int fd, const void *caller) {
+    uint32_t number = ledger_fd_hold(fd);
+    return LIKELY(number) ? number : adopt(fd, caller);
 }
 
 // Of a former connection. Another thread may be told of its end just now.
@@ -284,25 +287,25 @@ static void forget_told(struct ledger_record *record) {
 
 HOT void tracker_connected(int fd, const struct sockaddr *peer, socklen_t peer_bytes, int error,
                            const void *caller) {
-    if (!begin())
+    if (UNLIKELY(!begin()))
         return;
     address_settle();
     uint32_t number = hold_or_adopt(fd, caller);
-    if (number == 0)
+    if (UNLIKELY(number == 0))
         return;
     struct ledger_record *record = ledger_record(number);
-    if (error == ECONNREFUSED || error == ETIMEDOUT || error == EHOSTUNREACH ||
-        error == ENETUNREACH)
+    if (UNLIKELY(error == ECONNREFUSED || error == ETIMEDOUT || error == EHOSTUNREACH ||
+                 error == ENETUNREACH))
         __atomic_fetch_or(&record->flags, RECORD_CONNECT_FAILED, __ATOMIC_RELAXED);
     // A socket may be connected again, or by AF_UNSPEC disconnected (connect(2)): what it was told
     // is history then.
-    bool disconnected = peer && error == 0 && peer->sa_family == AF_UNSPEC;
+    bool disconnected = LIKELY(error == 0) && peer && UNLIKELY(peer->sa_family == AF_UNSPEC);
     // The second call for a connection that was under way tells only that it was made since.
-    if (error == 0 && !disconnected && (ledger_flags(record) & RECORD_CONNECTING)) {
+    if (UNLIKELY(ledger_flags(record) & RECORD_CONNECTING) && error == 0 && !disconnected) {
         __atomic_fetch_or(&record->flags, RECORD_CONNECTED, __ATOMIC_RELEASE);
         __atomic_fetch_and(&record->flags, (uint16_t)~RECORD_CONNECTING, __ATOMIC_RELEASE);
         touch(record);
-    } else if (error == 0 || error == EINPROGRESS || error == EINTR) {
+    } else if (LIKELY(error == 0 || error == EINPROGRESS || error == EINTR)) {
         forget_told(record);
         touch(record);
         unsigned begun = error == 0 ? RECORD_CONNECTED : RECORD_CONNECTING;
@@ -321,38 +324,45 @@ static HOT bool claim(struct ledger_record *record, uint16_t flag) {
     return !(__atomic_fetch_or(&record->flags, flag, __ATOMIC_ACQ_REL) & flag);
 }
 
-// Of a TCP connection that is no other process's, too, and no file's, a read that returned 0 is
-// believed for the time being.
+// Of a TCP connection that is no other process's, too, and no file's, the first read that returned
+// 0 is believed for the time being, unless more is known of it.
 static HOT bool may_be_asked_later(const struct ledger_record *record) {
-    const uint16_t known = RECORD_FIN_FIRST | RECORD_FIN_SECOND | RECORD_SHUT_WR;
-    return (ledger_flags(record) & (RECORD_CONNECTED | known)) == RECORD_CONNECTED &&
-           (record->family == AF_INET || record->family == AF_INET6) &&
-           record->type == SOCK_STREAM && record->protocol != IPPROTO_MPTCP &&
-           record->provenance == PROVENANCE_CREATED && record->forks == ledger.header->forks &&
-           unasked_may_wait();
+    const uint16_t more = RECORD_FIN_FIRST | RECORD_FIN_SECOND | RECORD_SHUT_WR | RECORD_SHUT_RD |
+                          RECORD_SHUTTING_RD | RECORD_TELLING_EOF;
+    return LIKELY((ledger_flags(record) & (RECORD_CONNECTED | more)) == RECORD_CONNECTED) &&
+           LIKELY(record->family == AF_INET || record->family == AF_INET6) &&
+           LIKELY(record->type == SOCK_STREAM) && LIKELY(record->protocol != IPPROTO_MPTCP) &&
+           LIKELY(record->provenance == PROVENANCE_CREATED) &&
+           LIKELY(record->forks == ledger.header->forks) && LIKELY(unasked_may_wait());
+}
+
+static NOINLINE bool is_eof_by_kernel(const struct ledger_record *record, int fd,
+                                      struct ending_eof *told) {
+    return ending_is_stream(record, fd) &&
+           !(ledger_flags(record) & (RECORD_SHUT_RD | RECORD_SHUTTING_RD)) &&
+           __atomic_load_n(&record->eof_ns, __ATOMIC_ACQUIRE) == 0 &&
+           ending_is_eof(record, fd, told);
 }
 
 HOT void tracker_read_nothing(int fd, enum ledger_call call, const void *caller) {
-    if (owner_is_other_process())
+    if (UNLIKELY(owner_is_other_process()))
         return;
     // read(2) ends for files too: a process without sockets does not look closer.
-    if (!ledger_exists() &&
+    if (UNLIKELY(!ledger_exists()) &&
         (call == CALL_READ || call == CALL_READV || call == CALL_PREADV2 || call == CALL_SPLICE))
         return;
-    if (!begin())
+    if (UNLIKELY(!begin()))
         return;
     uint32_t number = hold_or_adopt(fd, caller);
-    if (number == 0)
+    if (UNLIKELY(number == 0))
         return;
     struct ledger_record *record = ledger_record(number);
     unasked_eof(record, fd); // told a second time
-    struct ending_eof told = {0};
+    struct ending_eof told;
     bool may_wait = may_be_asked_later(record);
-    if (ending_is_stream(record, fd) &&
-        !(ledger_flags(record) & (RECORD_SHUT_RD | RECORD_SHUTTING_RD)) &&
-        __atomic_load_n(&record->eof_ns, __ATOMIC_ACQUIRE) == 0 &&
-        (may_wait || ending_is_eof(record, fd, &told)) && claim(record, RECORD_TELLING_EOF)) {
-        if (!may_wait)
+    if ((LIKELY(may_wait) || is_eof_by_kernel(record, fd, &told)) &&
+        LIKELY(claim(record, RECORD_TELLING_EOF))) {
+        if (UNLIKELY(!may_wait))
             ending_put_fin(record, &told);
         PUT(record, eof_stack, stack_capture(caller));
         PUT(record, eof_call, (uint8_t)call);
@@ -360,7 +370,7 @@ HOT void tracker_read_nothing(int fd, enum ledger_call call, const void *caller)
         address_note_end(number, fd);
         touch(record);
         __atomic_store_n(&record->eof_ns, clock_now_ns(), __ATOMIC_RELEASE);
-        if (may_wait) // last: whoever sees it may take all that back
+        if (LIKELY(may_wait)) // last: whoever sees it may take all that back
             __atomic_fetch_or(&record->flags, RECORD_EOF_UNASKED, __ATOMIC_RELEASE);
     }
     ledger_release(number);
@@ -390,7 +400,7 @@ void tracker_read_failed(int fd, enum ledger_call call, int error, const void *c
 }
 
 HOT uint32_t tracker_shutdown_begin(int fd, int how, const void *caller) {
-    if (!begin())
+    if (UNLIKELY(!begin()))
         return 0;
     uint32_t number = hold_or_adopt(fd, caller);
     // A read in another thread returns 0 as soon as the kernel has shut down: told now, it is not
@@ -431,20 +441,23 @@ HOT void tracker_shutdown_done(uint32_t kept, int how, bool succeeded, const voi
 // Takes the socket off the table, and asks how it ends while it is still there. A second thread
 // that closes the same number meanwhile finds nothing in the table.
 static HOT uint32_t take_off(int fd, const void *caller, uint64_t now_ns) {
-    uint32_t was = 0;
-    if (ledger_fd_swap(fd, 0, &was) == 0 && was)
+    uint32_t was = ledger_fd_take(fd);
+    if (LIKELY(was))
         ending_note(was, fd, caller, now_ns);
     return was;
 }
 
-HOT void tracker_closing(int fd, const void *caller) {
-    if (!tracker_active() || ledger_fd(fd) == 0 || !go_on())
-        return;
+static HOT FLAT NOINLINE void close_known(int fd, const void *caller) {
     tell_activity(); // not behind it: a report must not find the socket open, and in no table
     uint64_t now_ns = clock_now_ns();
     uint32_t was = take_off(fd, caller, now_ns);
-    if (was)
+    if (LIKELY(was))
         ledger_release_closed(was, now_ns);
+}
+
+HOT void tracker_closing(int fd, const void *caller) {
+    if (tracker_active() && ledger_fd(fd) != 0 && go_on())
+        close_known(fd, caller);
 }
 
 void tracker_closing_range(unsigned first, unsigned last, const void *caller) {

@@ -35,7 +35,7 @@ struct tracker_birth {
 // False where there is nothing to follow: no socket was ever opened here, or this is a vfork child
 // that runs in its parent's memory. The hooks of close and its kin test it first.
 static inline bool tracker_active(void) {
-    return ledger_exists() && !owner_is_other_process();
+    return LIKELY(ledger_exists()) && !owner_is_other_process();
 }
 
 // The process is about to get another root (chroot, pivot_root), in which neither the directory for
@@ -72,8 +72,8 @@ void tracker_read_nothing(int fd, enum ledger_call call, const void *caller);
 // error is one of the connection's.
 void tracker_read_failed(int fd, enum ledger_call call, int error, const void *caller);
 
-// Before and after shutdown(2). One getsockopt before the first that sends our FIN. `how` is
-// SHUT_RD, SHUT_WR or SHUT_RDWR; the answer of the first goes into the second.
+// Before and after shutdown(2). One poll or getsockopt before the first that sends our FIN. `how`
+// is SHUT_RD, SHUT_WR or SHUT_RDWR; the answer of the first goes into the second.
 uint32_t tracker_shutdown_begin(int fd, int how, const void *caller);
 void tracker_shutdown_done(uint32_t kept, int how, bool succeeded, const void *caller);
 

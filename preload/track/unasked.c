@@ -38,10 +38,12 @@ static inline uint64_t push(uint64_t entry) {
     return out;
 }
 
-// Is it still the one? Most are closed by the time.
+// Is it the one that stands there now? Most are closed by the time, so no part of it is a branch
+// of its own. Also true of an empty one.
 static inline bool is_open(uint64_t entry) {
-    return entry && ledger_fd(ENTRY_FD(entry)) == ENTRY_NUMBER(entry) &&
-           entry_of(ENTRY_NUMBER(entry), ENTRY_FD(entry)) == entry;
+    uint32_t number = ENTRY_NUMBER(entry);
+    int fd = ENTRY_FD(entry);
+    return ((ledger_fd(fd) ^ number) | (entry_of(number, fd) ^ entry)) == 0;
 }
 
 // --- inodes -------------------------------------------------------------------------------------
@@ -82,7 +84,7 @@ uint64_t unasked_inode(uint32_t number, int fd) {
 
 HOT void unasked_note_birth(uint32_t number, int fd) {
     uint64_t out = push(entry_of(number, fd));
-    if (UNLIKELY(is_open(out)))
+    if (UNLIKELY(is_open(out)) && out)
         unasked_inode(ENTRY_NUMBER(out), ENTRY_FD(out));
 }
 

@@ -34,10 +34,10 @@ extern bool unasked_never;
 // May what is known of a socket wait?
 static inline bool unasked_may_wait(void) {
     const struct ledger_counters *counters = &ledger.header->counters;
-    return __atomic_load_n(&counters->born, __ATOMIC_RELAXED) >= UNASKED_AFTER &&
-           __atomic_load_n(&counters->closed_unseen, __ATOMIC_RELAXED) == 0 &&
-           __atomic_load_n(&counters->found, __ATOMIC_RELAXED) == 0 &&
-           !__atomic_load_n(&unasked_never, __ATOMIC_RELAXED) && !ledger_is_file();
+    return LIKELY(__atomic_load_n(&counters->born, __ATOMIC_RELAXED) >= UNASKED_AFTER) &&
+           LIKELY(__atomic_load_n(&counters->closed_unseen, __ATOMIC_RELAXED) == 0) &&
+           LIKELY(__atomic_load_n(&counters->found, __ATOMIC_RELAXED) == 0) &&
+           LIKELY(!__atomic_load_n(&unasked_never, __ATOMIC_RELAXED)) && LIKELY(!ledger_is_file());
 }
 
 // The inode of an fd, where it is a socket; else 0. One fstat.

@@ -55,14 +55,15 @@ static struct place *place_of(uint64_t key) {
 // Before the version is read again: on x86-64 no instruction.
 #define GET_BEFORE(member) __atomic_load_n(&(member), __ATOMIC_ACQUIRE)
 
-static inline bool is_for(const struct place *place, const struct fast_start *start,
-                          uintptr_t caller) {
-    return GET_BEFORE(place->pc) == start->pc && GET_BEFORE(place->rsp) == start->rsp &&
-           GET_BEFORE(place->caller) == caller &&
-           GET_BEFORE(place->unloads) == (uint32_t)module_unloads() &&
-           GET_BEFORE(place->process) == ledger.header->process &&
-           (!GET_BEFORE(place->by_rbp) || GET_BEFORE(place->rbp) == start->rbp) &&
-           GET_BEFORE(place->top) < fast_readable_words(start->rsp);
+// All at once: each branch of its own would have to be learned anew, see HOT.
+static inline bool is_others(const struct place *place, const struct fast_start *start,
+                             uintptr_t caller) {
+    uintptr_t other = (GET_BEFORE(place->pc) ^ start->pc) | (GET_BEFORE(place->rsp) ^ start->rsp) |
+                      (GET_BEFORE(place->caller) ^ caller) |
+                      (GET_BEFORE(place->unloads) ^ (uint32_t)module_unloads()) |
+                      (GET_BEFORE(place->process) ^ ledger.header->process);
+    uintptr_t other_rbp = GET_BEFORE(place->rbp) ^ start->rbp;
+    return (other | (other_rbp & -(uintptr_t)GET_BEFORE(place->by_rbp))) != 0;
 }
 
 // On a function that reads them where another stack may be.
@@ -92,14 +93,14 @@ static inline uint64_t hash_of(const struct sums *sums) {
 // The places are known to be of one walk before what stands there is read: below `top`.
 ANY_WORDS static inline bool is_same(const struct place *place, uint32_t version,
                                      const uintptr_t *stack) {
-    uint32_t strides = GET_BEFORE(place->strides);
+    const uint64_t *offsets = place->offsets, *end = offsets + GET_BEFORE(place->strides);
     struct sums sums = {0};
-    for (uint32_t i = 0; i < strides && i < STRIDES_MAX; i++) {
-        uint64_t at = GET_BEFORE(place->offsets[i]);
+    do { // a walk that was remembered has one at least
+        uint64_t at = GET_BEFORE(*offsets);
         if (UNLIKELY(GET(place->version) != version))
             return false;
         mix_stride(&sums, stack, at);
-    }
+    } while (LIKELY(++offsets < end));
     return hash_of(&sums) == GET_BEFORE(place->words);
 }
 
@@ -107,7 +108,8 @@ ANY_WORDS HOT uint32_t walk_known(const struct fast_start *start, const void *ca
     struct place *place = place_of(key_of(start, (uintptr_t)caller));
     __asm__("" : "+r"(place)); // gcc would compute each member's address anew
     uint32_t version = GET_BEFORE(place->version);
-    if (UNLIKELY(version & 1) || UNLIKELY(!is_for(place, start, (uintptr_t)caller)))
+    if (UNLIKELY(version & 1) || UNLIKELY(is_others(place, start, (uintptr_t)caller)) ||
+        UNLIKELY(GET_BEFORE(place->top) >= fast_readable_words(start->rsp)))
         return LEDGER_NO_STACK;
     uint32_t stack = GET_BEFORE(place->stack);
     // NOLINTNEXTLINE(performance-no-int-to-ptr)
