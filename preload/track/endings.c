@@ -91,10 +91,15 @@ HOT bool ending_is_stream(const struct ledger_record *record, int fd) {
 // TCP by its state, and by poll what has none: AF_UNIX, and MPTCP, whose TCP_INFO is a subflow's.
 bool ending_is_eof(const struct ledger_record *record, int fd, struct ending_eof *told) {
     *told = (struct ending_eof){0};
-    // Our FIN went first, and that was asked of the kernel: a third system call in a socket's life
-    // would tell nothing that a verdict rests on.
+    // Which FIN went first was asked of the kernel at a shutdown: a third system call in a socket's
+    // life would tell nothing that a verdict rests on.
     if (ledger_flags(record) & RECORD_FIN_FIRST)
         return true;
+    if (ledger_flags(record) & RECORD_FIN_SECOND) {
+        told->fin_ns = __atomic_load_n(&record->fin_ns, __ATOMIC_RELAXED);
+        told->is_bound = ledger_flags(record) & RECORD_FIN_IS_BOUND;
+        return true;
+    }
     if (record->protocol != IPPROTO_MPTCP && ask_eof(fd, told))
         return told->ended;
     if (!is_type_told(record) && !is_stream_by_kernel(fd))
@@ -127,27 +132,30 @@ static inline bool is_tcp_connection(const struct ledger_record *record) {
            (record->protocol == 0 || record->protocol == IPPROTO_TCP);
 }
 
-// The same as by TCP_INFO, for less than two thirds of its price: the peer's FIN is what POLLRDHUP
-// says, and a connection that is dead hangs up (tcp_poll in net/ipv4/tcp.c).
-static uint16_t fin_order_by_poll(int fd) {
+// What TCP_INFO would say as well, for less than two thirds of its price: after the peer's FIN, or
+// its reset, poll sees POLLRDHUP (tcp_poll in net/ipv4/tcp.c). Where it does that may also come
+// from a shutdown(SHUT_RD) of this side's.
+static bool has_no_fin_come(int fd) {
     int seen = sys_poll_at_once(fd, POLLRDHUP);
-    if (seen < 0 || (seen & (POLLHUP | POLLNVAL)))
-        return 0;
-    return seen & POLLRDHUP ? RECORD_FIN_SECOND : RECORD_FIN_FIRST;
+    return seen >= 0 && !(seen & (POLLRDHUP | POLLHUP | POLLNVAL));
 }
 
 // Where our FIN will stand; 0 where that is not known.
-static uint16_t fin_order(const struct ledger_record *record, int fd) {
+static uint16_t fin_order(struct ledger_record *record, int fd) {
     struct tcp_info info;
     if (__atomic_load_n(&record->eof_ns, __ATOMIC_RELAXED) && // another thread may be told just now
         !(ledger_flags(record) & RECORD_EOF_UNASKED))
         return RECORD_FIN_SECOND;
-    if (LIKELY(is_tcp_connection(record)))
-        return fin_order_by_poll(fd);
+    if (is_tcp_connection(record) && has_no_fin_come(fd))
+        return RECORD_FIN_FIRST;
     if (!(ledger_flags(record) & (RECORD_CONNECTED | RECORD_CONNECTING)) || !tcp_info_of(fd, &info))
         return 0;
-    if (info.tcpi_state == STATE_CLOSE_WAIT)
+    if (info.tcpi_state == STATE_CLOSE_WAIT) {
+        struct ending_eof told;
+        when_fin_came(&info, &told);
+        ending_put_fin(record, &told);
         return RECORD_FIN_SECOND;
+    }
     bool is_open = info.tcpi_state == STATE_ESTABLISHED || info.tcpi_state == STATE_SYN_RECV;
     return is_open ? RECORD_FIN_FIRST : 0;
 }

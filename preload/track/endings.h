@@ -14,8 +14,8 @@
 // has the socket, too. `now_ns` is of clock_now_ns().
 void ending_note(uint32_t number, int fd, const void *caller, uint64_t now_ns);
 
-// Before a shutdown that will send our FIN: has the peer's come? One poll or getsockopt at most,
-// once a socket.
+// Before a shutdown that will send our FIN: has the peer's come? One poll, and one getsockopt
+// where that is not enough, once a socket.
 void ending_note_fin_order(struct ledger_record *record, int fd);
 
 // What the kernel says when a read has returned 0.

@@ -72,8 +72,9 @@ void tracker_read_nothing(int fd, enum ledger_call call, const void *caller);
 // error is one of the connection's.
 void tracker_read_failed(int fd, enum ledger_call call, int error, const void *caller);
 
-// Before and after shutdown(2). One poll or getsockopt before the first that sends our FIN. `how`
-// is SHUT_RD, SHUT_WR or SHUT_RDWR; the answer of the first goes into the second.
+// Before and after shutdown(2). One poll, and one getsockopt where that is not enough, before the
+// first that sends our FIN. `how` is SHUT_RD, SHUT_WR or SHUT_RDWR; the answer of the first goes
+// into the second.
 uint32_t tracker_shutdown_begin(int fd, int how, const void *caller);
 void tracker_shutdown_done(uint32_t kept, int how, bool succeeded, const void *caller);
 

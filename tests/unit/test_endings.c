@@ -96,6 +96,29 @@ ISOLATED(our_shutdown_before_the_peers_fin_is_active_whatever_follows) {
     assert_counts((struct counts){.active = 1});
 }
 
+// For poll the stream has ended then, too.
+ISOLATED(our_shutdown_of_reading_is_not_the_peers_fin) {
+    accepted();
+    shut_down(pair.ours, SHUT_RD);
+    shut_down(pair.ours, SHUT_WR);
+    assert_true(ledger_record(ledger_fd(pair.ours))->flags & RECORD_FIN_FIRST);
+    close_ours();
+    accept_another();
+    assert_int_equal(shutdown(pair.ours, SHUT_RD), 0); // by somebody that we do not see
+    shut_down(pair.ours, SHUT_WR);
+    assert_true(ledger_record(ledger_fd(pair.ours))->flags & RECORD_FIN_FIRST);
+    close_ours();
+    assert_counts((struct counts){.active = 2});
+}
+
+ISOLATED(our_shutdown_after_a_reset_is_neither) {
+    accepted();
+    peer_resets(&pair);
+    shut_down(pair.ours, SHUT_WR);
+    assert_false(ledger_record(ledger_fd(pair.ours))->flags &
+                 (RECORD_FIN_FIRST | RECORD_FIN_SECOND));
+}
+
 ISOLATED(our_shutdown_after_the_peers_fin_is_passive) {
     accepted();
     peer_closes(&pair);
@@ -103,6 +126,19 @@ ISOLATED(our_shutdown_after_the_peers_fin_is_passive) {
     assert_true(ledger_record(ledger_fd(pair.ours))->flags & RECORD_FIN_SECOND);
     close_ours();
     assert_counts((struct counts){.passive = 1});
+}
+
+ISOLATED(a_shutdown_after_the_peers_fin_tells_the_end_of_stream_when_it_came) {
+    accepted();
+    peer_closes(&pair);
+    shut_down(pair.ours, SHUT_WR);
+    const struct ledger_record *record = ledger_record(ledger_fd(pair.ours));
+    uint64_t fin_ns = record->fin_ns;
+    assert_int_not_equal(fin_ns, 0);
+    wait_for_state(pair.ours, STATE_CLOSE);
+    read_once(pair.ours);
+    assert_int_not_equal(record->eof_ns, 0);
+    assert_int_equal(record->fin_ns, fin_ns);
 }
 
 ISOLATED(a_shutdown_that_failed_sent_no_fin) {
@@ -361,7 +397,10 @@ int main(void) {
         cmocka_unit_test(a_close_that_throws_data_away_is_a_reset),
         cmocka_unit_test(a_close_that_lingers_for_no_time_is_a_reset),
         cmocka_unit_test(our_shutdown_before_the_peers_fin_is_active_whatever_follows),
+        cmocka_unit_test(our_shutdown_of_reading_is_not_the_peers_fin),
+        cmocka_unit_test(our_shutdown_after_a_reset_is_neither),
         cmocka_unit_test(our_shutdown_after_the_peers_fin_is_passive),
+        cmocka_unit_test(a_shutdown_after_the_peers_fin_tells_the_end_of_stream_when_it_came),
         cmocka_unit_test(a_shutdown_that_failed_sent_no_fin),
         cmocka_unit_test(a_connect_that_was_given_up_or_failed_is_neither),
         cmocka_unit_test(what_was_never_a_connection_is_only_closed),
