@@ -23,6 +23,8 @@
 // A preloaded library is there before the first thread, so its thread-local variables can live in
 // static TLS. The default model would call __tls_get_addr, which mallocs at a thread's first use.
 #define THREAD_LOCAL __thread __attribute__((tls_model("initial-exec")))
+// Of those, what each socket's life reads; where they are defined.
+#define HOT_THREAD_LOCAL THREAD_LOCAL __attribute__((section(".tbss.sockleak_hot")))
 
 // Where the caller of an interposed function goes on: frame #0 of every stack that we record.
 #define CALLER __builtin_return_address(0)

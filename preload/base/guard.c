@@ -7,7 +7,7 @@ enum {
     STACK_MAX_BYTES = 8 << 20
 };
 
-THREAD_LOCAL volatile int guard_depth;
+HOT_THREAD_LOCAL volatile int guard_depth;
 THREAD_LOCAL void *volatile guard_frame;
 
 // A handler on the alternate stack interrupts a holder on another one: addresses say nothing there.

@@ -10,7 +10,7 @@ enum {
     PAGE_BYTES = 4096
 };
 
-THREAD_LOCAL volatile int owner_vfork_depth;
+HOT_THREAD_LOCAL volatile int owner_vfork_depth;
 
 static _Atomic int owner;
 enum {

@@ -106,7 +106,7 @@ static void remember(uintptr_t pc, struct frame_rule rule) {
 // Pages of the stack that could be read when we last asked, from the one that the stack pointer was
 // in up. A thread's own stack stays for as long as the thread does. Another one, a coroutine's, may
 // be unmapped behind our back, and be asked for anew each time.
-THREAD_LOCAL uintptr_t fast_readable_from, fast_readable_to;
+HOT_THREAD_LOCAL uintptr_t fast_readable_from, fast_readable_to;
 static THREAD_LOCAL bool is_own_stack;
 
 // What libc keeps of a thread lies at the end of its stack; the loader notes where the main

@@ -134,7 +134,7 @@ static COLD uint32_t capture(const struct fast_start *start, const void *caller)
     return id;
 }
 
-HOT uint32_t stack_capture(const void *caller) {
+HOT NOINLINE uint32_t stack_capture(const void *caller) {
     struct fast_start start;
     FAST_START(start);
     uint32_t known = UNLIKELY(guard_held()) ? LEDGER_NO_STACK : walk_known(&start, caller);

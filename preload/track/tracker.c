@@ -24,7 +24,7 @@ static void tell_activity(void) {
 }
 
 // gettid is a system call, and a thread has one number for life (a forked child's is reset).
-static THREAD_LOCAL uint32_t own_tid;
+static HOT_THREAD_LOCAL uint32_t own_tid;
 
 static HOT uint32_t thread_id(void) {
     if (UNLIKELY(own_tid == 0))
@@ -176,7 +176,7 @@ static void touch(struct ledger_record *record) {
     PUT(record, process, ledger.header->process);
 }
 
-static HOT uint32_t new_record(uint64_t inode, const struct tracker_birth *birth) {
+static HOT FLAT NOINLINE uint32_t new_record(uint64_t inode, const struct tracker_birth *birth) {
     uint64_t now_ns = clock_now_ns(); // before all else: it waits for what is under way
     uint32_t number = ledger_record_new();
     if (UNLIKELY(number == 0))
@@ -208,7 +208,7 @@ static HOT uint64_t inode_at_birth(int fd, enum ledger_provenance provenance) {
                : unasked_socket_inode(fd);
 }
 
-static HOT void enter_born(int fd, uint32_t number, uint64_t inode) {
+static HOT FLAT NOINLINE void enter_born(int fd, uint32_t number, uint64_t inode) {
     enter(fd, number);
     if (LIKELY(inode == LEDGER_INODE_UNASKED) && LIKELY(number))
         unasked_note_birth(number, fd);
