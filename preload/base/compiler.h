@@ -20,6 +20,10 @@
 // And the variables that it reads.
 #define HOT_DATA __attribute__((section("sockleak_hot")))
 
+// A large variable that only some processes touch: kept away from those that all do, which would
+// come to lie on more pages.
+#define LARGE __attribute__((section(".bss.sockleak_large")))
+
 // A preloaded library is there before the first thread, so its thread-local variables can live in
 // static TLS. The default model would call __tls_get_addr, which mallocs at a thread's first use.
 #define THREAD_LOCAL __thread __attribute__((tls_model("initial-exec")))

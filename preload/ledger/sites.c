@@ -195,7 +195,7 @@ HOT void site_count_ended(const struct ledger_record *record, bool by_close, uin
 
 // Two stacks may share a gate: then one of them is captured less often.
 HOT bool site_wants_close_stack(uint32_t birth_stack, uint64_t now_ns) {
-    static uint32_t gates[CLOSE_STACK_GATES];
+    static LARGE uint32_t gates[CLOSE_STACK_GATES];
     uint32_t *gate = &gates[birth_stack % CLOSE_STACK_GATES];
     uint32_t second = (uint32_t)(now_ns / 1000000000);
     uint32_t last = __atomic_load_n(gate, __ATOMIC_RELAXED);

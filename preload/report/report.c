@@ -466,7 +466,7 @@ uint64_t report_make_exhausted(struct exhaustion *exhaustion) {
 }
 
 static void write_note(void *note) {
-    static struct report memory; // there may be none for a scratch
+    static LARGE struct report memory; // there may be none for a scratch
     open_output(&memory, options.log_path);
     text_note(&memory.sink, note);
     close_output(&memory);

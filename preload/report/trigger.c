@@ -142,7 +142,7 @@ static void at_quick(void) {
 }
 
 static void print_help(void) {
-    static struct output out; // once, before the program's first thread
+    static LARGE struct output out; // once, before the program's first thread
     char problem[64], line[256];
     output_open(&out, "", "", problem, sizeof problem);
     static const char head[] = "sockleak: SOCKLEAK_OPTIONS=name=value:name=value\n";

@@ -248,7 +248,7 @@ struct sample {
 };
 
 static struct sample *sample_of(const struct ledger_record *record) {
-    static struct sample samples[SAMPLES];
+    static LARGE struct sample samples[SAMPLES];
     return &samples[record->birth_stack % SAMPLES];
 }
 

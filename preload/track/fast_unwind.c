@@ -35,8 +35,8 @@ union packed_rule {
     uint64_t word;
 };
 
-static uint64_t table[1 << SETS_LOG2][WAYS] __attribute__((aligned(64)));
-static union packed_rule rules[RULES_MAX]; // number 0 is none
+static LARGE uint64_t table[1 << SETS_LOG2][WAYS] __attribute__((aligned(64)));
+static LARGE union packed_rule rules[RULES_MAX]; // number 0 is none
 static uint32_t rules_used = 1;
 static uint64_t seen_unloads;
 

@@ -40,7 +40,7 @@ struct place {
 _Static_assert(FAST_SLOTS_MAX % STRIDE == 0 && STRIDES_MAX <= UINT8_MAX, "filled up, they fit");
 _Static_assert(offsetof(struct place, offsets) == 64, "a cache line");
 
-static struct place places[1 << PLACES_LOG2];
+static LARGE struct place places[1 << PLACES_LOG2];
 
 static uint64_t key_of(const struct fast_start *start, uintptr_t caller) {
     return (start->rsp ^ caller << 20) * 0x9e3779b97f4a7c15u;
