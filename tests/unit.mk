@@ -62,7 +62,7 @@ $(BUILD)/tests/unit/%.o: tests/unit/%.c
 define unit_program
 $(BUILD)/tests/unit/test_$(1): $(unit_objects_of)
 	$$(call say,LINK,$$@)
-	$$(QUIET)$$(CC) $$(LDFLAGS) -o $$@ $$^ -lcmocka -ldl -lpthread
+	$$(QUIET)$$(CC) $$(if $$(LTO),-fno-lto) $$(LDFLAGS) -o $$@ $$^ -lcmocka -ldl -lpthread
 endef
 $(foreach name,$(UNIT_NAMES),$(eval $(call unit_program,$(name))))
 
