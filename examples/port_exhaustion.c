@@ -1,7 +1,8 @@
 /*
  * Clean, and yet at its end: a client that opens a connection for each question and closes it
  * first, in a network whose ephemeral range has 16 ports. Each stays in TIME_WAIT for 60 s, and the
- * seventeenth connect fails with EADDRNOTAVAIL. In real life it is 28,232 ports at 470 a second.
+ * seventeenth connect, seldom a later one, fails with EADDRNOTAVAIL. In real life it is 28,232
+ * ports at 470 a second.
  *
  * Makes a network namespace of its own; where that is not permitted, it says so and ends with 77.
  *
@@ -18,7 +19,7 @@
 #include <sys/ioctl.h>
 
 enum {
-    PORTS = 16
+    ASKS_MAX = 64
 };
 
 static void set(const char *path, const char *value) {
@@ -73,8 +74,8 @@ int main(void) {
         listen(listener, 8) != 0)
         err(EXIT_FAILURE, "cannot listen");
     peer_start(server, &listener);
-    while (asked <= PORTS && ask(&address) == 0)
+    while (asked < ASKS_MAX && ask(&address) == 0)
         asked++;
-    printf("asked %d times, and then: no free port\n", asked);
+    puts(asked < ASKS_MAX ? "asked until no port was free" : "there is always a free port");
     return EXIT_SUCCESS;
 }
