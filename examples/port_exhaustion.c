@@ -1,8 +1,7 @@
 /*
  * Clean, and yet at its end: a client that opens a connection for each question and closes it
  * first, in a network whose ephemeral range has 16 ports. Each stays in TIME_WAIT for 60 s, and the
- * seventeenth connect, seldom a later one, fails with EADDRNOTAVAIL. In real life it is 28,232
- * ports at 470 a second.
+ * seventeenth connect, seldom a later one, fails: EADDRNOTAVAIL. In real life 28,232 ports do.
  *
  * Makes a network namespace of its own; where that is not permitted, it says so and ends with 77.
  *
