@@ -22,21 +22,39 @@ long process_read_file(const char *path, char *out, size_t size_bytes) {
     return n < 0 ? n : (long)len;
 }
 
-uint64_t process_start_time_ticks(void) {
-    char stat[512];
-    long len = process_read_file("/proc/self/stat", stat, sizeof stat);
+long process_read_thread_file(uint32_t tid, const char *name, char *out, size_t size_bytes) {
+    char path[64];
+    struct text_buffer text = text_buffer(path, sizeof path);
+    text_string(&text, "/proc/self/task/");
+    text_decimal(&text, tid);
+    text_string(&text, "/");
+    text_string(&text, name);
+    return process_read_file(path, out, size_bytes);
+}
+
+enum {
+    STAT_BYTES = 512
+};
+
+// A number in a stat file of proc(5), of which `len` bytes were read; 0 where it is not known.
+static uint64_t stat_field(const char *stat, long len, int number) {
     if (len <= 0)
         return 0;
     // Field 2 is the command in parentheses, and may hold anything: count from the last one.
     const char *end = stat + len;
     const char *at = memrchr(stat, ')', (size_t)len);
-    for (int field = 2; at && field < 22; field++) {
+    for (int field = 2; at && field < number; field++) {
         at = memchr(at, ' ', (size_t)(end - at));
         at = at ? at + 1 : NULL;
     }
     const char *stop = at ? memchr(at, ' ', (size_t)(end - at)) : NULL;
-    uint64_t ticks = 0;
-    return stop && text_parse(at, stop, UINT64_MAX, &ticks) ? ticks : 0;
+    uint64_t value = 0;
+    return stop && text_parse(at, stop, UINT64_MAX, &value) ? value : 0;
+}
+
+uint64_t process_start_time_ticks(void) {
+    char stat[STAT_BYTES];
+    return stat_field(stat, process_read_file("/proc/self/stat", stat, sizeof stat), 22);
 }
 
 void process_exe(char *out, size_t size_bytes) {
@@ -50,4 +68,15 @@ void process_exe(char *out, size_t size_bytes) {
 
 int process_has_thread(uint32_t tid) {
     return sys_call(SYS_tgkill, sys_getpid(), (long)tid, 0, 0, 0, 0) == 0;
+}
+
+bool process_thread_runs(uint32_t tid) {
+    enum {
+        PF_EXITING = 0x4 // include/linux/sched.h
+    };
+    char stat[STAT_BYTES];
+    if (!process_has_thread(tid))
+        return false;
+    long len = process_read_thread_file(tid, "stat", stat, sizeof stat);
+    return !(stat_field(stat, len, 9) & PF_EXITING);
 }

@@ -10,6 +10,9 @@
 // Reads up to `size_bytes` of a file. Returns the number of bytes, or -errno.
 long process_read_file(const char *path, char *out, size_t size_bytes);
 
+// The same of a file in /proc/self/task/`tid`.
+long process_read_thread_file(uint32_t tid, const char *name, char *out, size_t size_bytes);
+
 // /proc/self/stat field 22 (proc(5)): clock ticks between the machine's boot and this process's
 // start. 0 where it is not known.
 uint64_t process_start_time_ticks(void);
@@ -27,5 +30,9 @@ static inline bool process_is_single_threaded(void) {
 
 // 1 where the thread still exists in this process, 0 where it is gone.
 int process_has_thread(uint32_t tid);
+
+// False also where it exists and has ended: pthread_join returns as soon as the thread has given up
+// its memory, and the kernel removes it later (PF_EXITING in /proc/self/task/TID/stat field 9).
+bool process_thread_runs(uint32_t tid);
 
 #endif

@@ -342,16 +342,29 @@ static void drop_vanished(void) {
     }
 }
 
+struct reader {
+    uint32_t tid;
+    bool went_on;
+};
+
+// Has the thread that read an end of stream gone on without closing? One thread reads most of them.
+// A signal may have struck between the read and the close that was to follow: the thread that it
+// interrupted has not gone on.
+static bool went_on(struct reader *last, uint32_t tid, enum ledger_ended ended) {
+    if (tid != last->tid) {
+        bool by_itself = ended != ENDED_RUNNING && ended != ENDED_SIGNAL;
+        bool ends_us = tid == (uint32_t)sys_gettid();
+        *last = (struct reader){tid, ends_us ? by_itself : !process_thread_runs(tid)};
+    }
+    return tid && last->went_on;
+}
+
 // What the kernel tells of a socket, and then what the end of this process and its threads do. True
 // where the kernel did not answer.
-static bool look_at(struct ledger_record *record, enum ledger_ended ended, uint32_t ending_tid) {
+static bool look_at(struct ledger_record *record, struct reader *last, enum ledger_ended ended) {
     unasked_eof(record, record->first_fd);
     facts_look_at(record);
-    // A signal may have struck between the read and the close that was to follow: the thread that
-    // it interrupted has not gone on.
-    bool by_itself = ended != ENDED_RUNNING && ended != ENDED_SIGNAL;
-    if (record->eof_tid &&
-        ((by_itself && record->eof_tid == ending_tid) || !process_has_thread(record->eof_tid)))
+    if (went_on(last, record->eof_tid, ended))
         record->snapshot.flags |= SNAPSHOT_READER_WENT_ON;
     return facts_are_missing(record);
 }
@@ -447,9 +460,9 @@ int snapshot_take(struct snapshot *out, struct scratch *scratch, enum ledger_end
     if (error < 0)
         return error;
     drop_vanished();
-    uint32_t tid = (uint32_t)sys_gettid();
+    struct reader last = {0};
     for (uint32_t i = 0; i < out->socket_count; i++)
-        out->unanswered += look_at(ledger_record(out->sockets[i]), ended, tid);
+        out->unanswered += look_at(ledger_record(out->sockets[i]), &last, ended);
     look_for_standard_streams(out);
     ask_parent(out, scratch);
     __atomic_store_n(&ledger.header->snapshot_ns, clock_now_ns(), __ATOMIC_RELEASE);

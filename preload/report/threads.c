@@ -80,12 +80,8 @@ static int parse(const char *text, const char *end, int32_t *number, uint64_t *a
 }
 
 static void ask_proc(struct thread *thread) {
-    char path[64], text[256];
-    struct text_buffer name = text_buffer(path, sizeof path);
-    text_string(&name, "/proc/self/task/");
-    text_decimal(&name, thread->tid);
-    text_string(&name, "/syscall");
-    long len = process_read_file(path, text, sizeof text);
+    char text[256];
+    long len = process_read_thread_file(thread->tid, "syscall", text, sizeof text);
     if (len <= 0)
         return; // no /proc, no descriptor left, or a kernel without it: not known
     uint64_t arguments[3];
@@ -96,6 +92,10 @@ static void ask_proc(struct thread *thread) {
         thread->call.number = THREAD_CALL_RUNNING;
 }
 
+static bool may_ask(const struct threads *threads) {
+    return threads->asked < THREADS_ASKED_MAX;
+}
+
 static void ask(struct threads *threads, struct thread *thread) {
     if (thread->is_asked)
         return;
@@ -104,10 +104,11 @@ static void ask(struct threads *threads, struct thread *thread) {
     if (thread->tid == threads->self) {
         interrupted_call(&thread->call);
         thread->is_known = true;
-    } else if (!process_has_thread(thread->tid)) {
+    } else if (!process_has_thread(thread->tid) ||
+               (may_ask(threads) && !process_thread_runs(thread->tid))) {
         thread->call.number = THREAD_CALL_GONE;
         thread->is_known = true;
-    } else if (threads->asked < THREADS_ASKED_MAX) {
+    } else if (may_ask(threads)) {
         threads->asked++;
         ask_proc(thread);
     }

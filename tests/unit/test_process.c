@@ -3,11 +3,13 @@
 #include "unit.h"
 #include <errno.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
+#include <sys/ptrace.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -93,6 +95,45 @@ static void a_thread_is_there_until_it_is_joined(void **state) {
     assert_false(there);
 }
 
+static void *wait_to_end(void *arg) {
+    const int *pipes = arg;
+    long tid = syscall(SYS_gettid);
+    char byte;
+    assert_int_equal(write(pipes[1], &tid, sizeof tid), sizeof tid);
+    assert_int_equal(read(pipes[2], &byte, 1), 1);
+    return NULL;
+}
+
+// One whose tracer does not ask for it stays with the kernel for as long as one looks.
+ISOLATED(a_thread_that_was_joined_does_not_run_though_the_kernel_still_has_it) {
+    int pipes[4];
+    long tid;
+    char is_traced = 0;
+    pthread_t thread;
+    assert_int_equal(pipe(pipes) | pipe(pipes + 2), 0);
+    assert_int_equal(pthread_create(&thread, NULL, wait_to_end, pipes), 0);
+    assert_int_equal(read(pipes[0], &tid, sizeof tid), sizeof tid);
+    assert_true(process_thread_runs((uint32_t)tid));
+    int begin[2];
+    assert_int_equal(pipe(begin), 0);
+    pid_t tracer = fork();
+    if (tracer == 0) {
+        is_traced = read(begin[0], &is_traced, 1) == 1 && ptrace(PTRACE_SEIZE, tid, 0, 0) == 0;
+        _exit(write(pipes[1], &is_traced, 1) == 1 ? pause() : 1);
+    }
+    prctl(PR_SET_PTRACER, tracer);
+    assert_int_equal(write(begin[1], "x", 1), 1);
+    assert_int_equal(read(pipes[0], &is_traced, 1), 1);
+    assert_int_equal(write(pipes[3], "x", 1), 1);
+    pthread_join(thread, NULL);
+    bool exists = process_has_thread((uint32_t)tid), runs = process_thread_runs((uint32_t)tid);
+    kill(tracer, SIGKILL);
+    if (!is_traced)
+        isolated_skip("no thread may be traced here");
+    assert_true(exists);
+    assert_false(runs);
+}
+
 ISOLATED(without_proc_nothing_is_known) {
     own_mounts();
     if (mount("none", "/proc", "tmpfs", 0, NULL) != 0)
@@ -102,6 +143,7 @@ ISOLATED(without_proc_nothing_is_known) {
     assert_string_equal(exe, "");
     assert_int_equal(process_start_time_ticks(), 0);
     assert_true(process_has_thread((uint32_t)syscall(SYS_gettid))); // needs no /proc
+    assert_true(process_thread_runs((uint32_t)syscall(SYS_gettid)));
 }
 
 int main(void) {
@@ -112,6 +154,7 @@ int main(void) {
         cmocka_unit_test(the_start_time_survives_a_hostile_command_name),
         cmocka_unit_test(the_executable_is_the_one_that_proc_links_to),
         cmocka_unit_test(a_thread_is_there_until_it_is_joined),
+        cmocka_unit_test(a_thread_that_was_joined_does_not_run_though_the_kernel_still_has_it),
         cmocka_unit_test(without_proc_nothing_is_known),
     };
     scratch_directory();
