@@ -58,8 +58,8 @@ SMALL := $(BASE:%=base/%) ledger/backing ledger/ledger track/imports track/frame
 # What runs in each socket's life is packed: it costs the cache lines that it touches (base/compiler.h).
 PACKED := -falign-functions=1 -falign-loops=1 $(if $(findstring clang,$(CC)),,-falign-jumps=1)
 PRELOAD_CFLAGS += $(PACKED)
-# And compiled as one, so that its functions become part of each other: a call that no branch predictor
-# has seen for long costs more than what most of them do. The objects keep code of their own too, for the
+# And compiled as one, so that its functions become part of each other: calls that no branch predictor
+# has seen for long are dear. The objects keep code of their own too, for the
 # unit tests. Not with clang, which would need another linker for it.
 LTO := $(if $(DEBUG)$(SANITIZE)$(COVERAGE)$(findstring clang,$(CC)),,-flto -ffat-lto-objects)
 PRELOAD_CFLAGS += $(LTO)

@@ -14,11 +14,11 @@
 // it out of the caches, and what counts is how many lines and pages must come back; and how many
 // branches are taken, which nothing predicts by then. LIKELY makes its common way a straight one.
 #define HOT __attribute__((hot))
-// All that it calls, and that is not COLD, becomes part of it: a call and a return that nothing has
-// predicted yet, and the registers that they save, take longer than what many of them do.
-#define FLAT __attribute__((flatten))
 // And the variables that it reads.
 #define HOT_DATA __attribute__((section("sockleak_hot")))
+// All that it calls, and that is not NOINLINE, becomes part of it: a call and a return that nothing
+// has predicted yet, and the registers that they save, are dear.
+#define FLAT __attribute__((flatten))
 
 // A large variable that only some processes touch: kept away from those that all do, which would
 // come to lie on more pages.

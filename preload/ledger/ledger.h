@@ -149,11 +149,6 @@ uint32_t ledger_fd_hold(int fd);
 // Makes room for an fd's place. Returns 0, or -errno where the fd is beyond the table (counted).
 int ledger_fd_reserve(int fd);
 
-// Puts a record (0 for none) in an fd's place and passes one reference to it. `*was` gets the
-// record that stood there, with its reference, for the caller to release. Returns 0, or -errno
-// where the fd is beyond the table (counted, nothing changed).
-int ledger_fd_swap(int fd, uint32_t number, uint32_t *was);
-
 // Takes what stands in an fd's place from there, with its reference. 0 where nothing does.
 uint32_t ledger_fd_take(int fd);
 

@@ -190,17 +190,6 @@ int ledger_fd_reserve(int fd) {
     return error;
 }
 
-int ledger_fd_swap(int fd, uint32_t number, uint32_t *was) {
-    *was = 0;
-    if (number == 0 && ledger_fd(fd) == 0)
-        return 0;
-    int error = number ? ledger_fd_reserve(fd) : 0;
-    if (error < 0)
-        return error;
-    *was = __atomic_exchange_n(&ledger.fds[fd], number, __ATOMIC_ACQ_REL);
-    return 0;
-}
-
 HOT uint32_t ledger_fd_take(int fd) {
     return UNLIKELY(ledger_fd(fd) == 0) ? 0
                                         : __atomic_exchange_n(&ledger.fds[fd], 0, __ATOMIC_ACQ_REL);

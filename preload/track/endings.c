@@ -132,7 +132,7 @@ static inline bool is_tcp_connection(const struct ledger_record *record) {
            (record->protocol == 0 || record->protocol == IPPROTO_TCP);
 }
 
-// What TCP_INFO would say as well, for less than two thirds of its price: after the peer's FIN, or
+// What TCP_INFO would say as well, for less: after the peer's FIN, or
 // its reset, poll sees POLLRDHUP (tcp_poll in net/ipv4/tcp.c). Where it does that may also come
 // from a shutdown(SHUT_RD) of this side's.
 static bool has_no_fin_come(int fd) {

@@ -30,7 +30,7 @@ struct ending_eof {
 bool ending_is_stream(const struct ledger_record *record, int fd);
 
 // Has the stream of this fd, a stream socket's, ended? One getsockopt; where it has no TCP_INFO
-// also a ppoll.
+// also a poll.
 bool ending_is_eof(const struct ledger_record *record, int fd, struct ending_eof *told);
 
 // Writes down when the FIN came; or that the end of stream was none.

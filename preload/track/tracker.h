@@ -64,7 +64,7 @@ void tracker_connected(int fd, const struct sockaddr *peer, socklen_t peer_bytes
                        const void *caller);
 
 // A read of length > 0 returned 0. Decides whether that is an end of stream: one getsockopt for a
-// TCP socket, none where that may wait, one ppoll for another or whose type is not known, one fstat
+// TCP socket, none where that may wait, one poll for another or whose type is not known, one fstat
 // for an fd not seen before. Where the ledger is a file, see track/addresses.h.
 void tracker_read_nothing(int fd, enum ledger_call call, const void *caller);
 

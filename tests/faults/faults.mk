@@ -19,20 +19,22 @@ $(FAULTS_DIR)/src/ledger.c: preload/ledger/ledger.c tests/faults/faults.mk
 	$(QUIET)sed -e 's/GROWTH_MIN_BYTES = 64 << 10,/GROWTH_MIN_BYTES = 4 << 10,/' $< > $@
 	$(QUIET)! cmp -s $< $@ || { echo '$<: its first step is not what $(lastword $^) looks for'; rm $@; exit 1; }
 
+FAULTS_CFLAGS = -I$(FAULTS_DIR)/include $(filter-out $(LTO),$(PRELOAD_CFLAGS))
+
 $(FAULTS_DIR)/preload/ledger/ledger.c.o: $(FAULTS_DIR)/src/ledger.c $(FAULTS_DIR)/include/base/sys.h
 	@mkdir -p $(@D)
 	$(call say,CC,$<)
-	$(QUIET)$(CC) $(CPPFLAGS) $(CFLAGS) -I$(FAULTS_DIR)/include $(filter-out $(LTO),$(PRELOAD_CFLAGS)) -c -o $@ $<
+	$(QUIET)$(CC) $(CPPFLAGS) $(CFLAGS) $(FAULTS_CFLAGS) -c -o $@ $<
 
 $(FAULTS_DIR)/preload/%.c.o: preload/%.c $(FAULTS_DIR)/include/base/sys.h
 	@mkdir -p $(@D)
 	$(call say,CC,$<)
-	$(QUIET)$(CC) $(CPPFLAGS) $(CFLAGS) -I$(FAULTS_DIR)/include $(filter-out $(LTO),$(PRELOAD_CFLAGS)) -c -o $@ $<
+	$(QUIET)$(CC) $(CPPFLAGS) $(CFLAGS) $(FAULTS_CFLAGS) -c -o $@ $<
 
 $(FAULTS_DIR)/tests/%.c.o: tests/%.c $(FAULTS_DIR)/include/base/sys.h
 	@mkdir -p $(@D)
 	$(call say,CC,$<)
-	$(QUIET)$(CC) $(CPPFLAGS) $(CFLAGS) -I$(FAULTS_DIR)/include $(filter-out $(LTO),$(PRELOAD_CFLAGS)) -c -o $@ $<
+	$(QUIET)$(CC) $(CPPFLAGS) $(CFLAGS) $(FAULTS_CFLAGS) -c -o $@ $<
 
 $(FAULTS_DIR)/preload/%.S.o: preload/%.S
 	@mkdir -p $(@D)

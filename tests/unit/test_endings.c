@@ -218,9 +218,7 @@ ISOLATED(a_dup_over_the_last_descriptor_ends_it_too) {
 
 ISOLATED(a_socket_that_vanished_is_in_no_class) {
     accepted();
-    uint32_t was;
-    ledger_fd_swap(pair.ours, 0, &was);
-    ledger_release_vanished(was);
+    ledger_release_vanished(ledger_fd_take(pair.ours));
     assert_counts((struct counts){0});
     assert_int_equal(site()->closed, 1);
 }

@@ -1,4 +1,5 @@
 // ledger/ledger: records and the fd table.
+#include "fd_table.h"
 #include "ledger/ledger.h"
 #include "unit.h"
 #include <errno.h>
@@ -166,34 +167,36 @@ ISOLATED(an_fd_that_was_never_told_of_has_no_record) {
     assert_int_equal(ledger_fd_limit(), 0);
 }
 
-ISOLATED(a_swap_hands_over_what_stood_there) {
+ISOLATED(what_stood_in_an_fds_place_is_handed_over) {
     make();
-    uint32_t first = ledger_record_new(), second = ledger_record_new(), was;
-    assert_int_equal(ledger_fd_swap(5, first, &was), 0);
-    assert_int_equal(was, 0);
+    uint32_t first = ledger_record_new(), second = ledger_record_new();
+    assert_int_equal(ledger_fd_reserve(5), 0);
+    assert_int_equal(ledger_fd_take(5), 0);
+    assert_true(ledger_fd_replace(5, 0, first));
     assert_int_equal(ledger_fd(5), first);
-    assert_int_equal(ledger_fd_swap(5, second, &was), 0);
-    assert_int_equal(was, first);
+    assert_true(ledger_fd_replace(5, first, second));
+    assert_false(ledger_fd_replace(5, first, second));
     assert_int_equal(ledger_record(first)->holders, 1); // with its reference
     assert_int_equal(ledger_fd_limit(), 6);
+    assert_int_equal(ledger_fd_take(5), second);
+    assert_int_equal(ledger_record(second)->holders, 1);
+    assert_int_equal(ledger_fd(5), 0);
 }
 
 ISOLATED(a_hold_by_fd_keeps_the_record_while_the_fd_is_closed) {
     make();
-    uint32_t number = ledger_record_new(), was;
-    ledger_fd_swap(3, number, &was);
+    uint32_t number = ledger_record_new();
+    fd_table_put(3, number);
     assert_int_equal(ledger_fd_hold(3), number);
-    ledger_fd_swap(3, 0, &was);
-    assert_false(ledger_release(was));
+    assert_false(ledger_release(ledger_fd_take(3)));
     assert_true(ledger_release(number));
 }
 
 ISOLATED(the_table_grows_with_the_fds) {
     make();
-    uint32_t was;
     for (int fd = 1; fd < 1 << 20; fd = fd * 4 + 3) {
         uint32_t number = ledger_record_new();
-        assert_int_equal(ledger_fd_swap(fd, number, &was), 0);
+        fd_table_put(fd, number);
         assert_int_equal(ledger_fd(fd), number);
         assert_int_equal(ledger_fd(fd - 1), 0);
     }
@@ -202,25 +205,24 @@ ISOLATED(the_table_grows_with_the_fds) {
 
 ISOLATED(an_fd_beyond_the_table_is_counted_and_changes_nothing) {
     make();
-    uint32_t number = ledger_record_new(), was = 77;
+    uint32_t number = ledger_record_new();
     int beyond = (int)(ledger.header->regions[LEDGER_FDS].reserved_bytes / sizeof(uint32_t));
-    assert_int_equal(ledger_fd_swap(beyond - 1, number, &was), 0);
-    assert_true(ledger_fd_swap(beyond, number, &was) < 0);
-    assert_true(ledger_fd_swap(INT32_MAX, number, &was) < 0);
-    assert_int_equal(was, 0);
+    fd_table_put(beyond - 1, number);
+    assert_true(ledger_fd_reserve(beyond) < 0);
+    assert_true(ledger_fd_reserve(INT32_MAX) < 0);
     assert_int_equal(ledger_fd(beyond), 0);
     assert_int_equal(ledger.header->counters.untracked_fds, 2);
-    assert_int_equal(ledger_fd_swap(beyond, 0, &was), 0); // a close of it is no loss
+    assert_int_equal(ledger_fd_take(beyond), 0); // a close of it is no loss
     assert_int_equal(ledger.header->counters.untracked_fds, 2);
     assert_false(ledger_fd_restore(beyond, number));
 }
 
 ISOLATED(a_restore_gives_way_to_a_newer_record) {
     make();
-    uint32_t old = ledger_record_new(), new = ledger_record_new(), was;
+    uint32_t old = ledger_record_new(), new = ledger_record_new();
     assert_true(ledger_fd_restore(9, old));
     assert_int_equal(ledger_fd(9), old);
-    ledger_fd_swap(9, new, &was);
+    fd_table_put(9, new);
     assert_false(ledger_fd_restore(9, old));
     assert_int_equal(ledger_fd(9), new);
 }
@@ -231,7 +233,6 @@ static void *swap_fds(void *seed) {
     pthread_barrier_wait(&begin);
     for (int i = 0; i < ROUNDS; i++) {
         int fd = rand_r(&random) % 4;
-        uint32_t was = 0;
         uint32_t held = ledger_fd_hold(fd);
         if (held) {
             if (ledger_record(held)->local.port != fd + 1)
@@ -241,8 +242,7 @@ static void *swap_fds(void *seed) {
         uint32_t number = rand_r(&random) % 2 ? ledger_record_new() : 0;
         if (number)
             ledger_record(number)->local.port = (uint16_t)(fd + 1);
-        if (ledger_fd_swap(fd, number, &was) < 0)
-            return (void *)"no room";
+        uint32_t was = number ? fd_table_put(fd, number) : ledger_fd_take(fd);
         if (was)
             ledger_release(was);
     }
@@ -252,9 +252,9 @@ static void *swap_fds(void *seed) {
 ISOLATED(four_threads_that_open_and_close_the_same_fds_leak_no_record) {
     make();
     run_threads(swap_fds);
-    uint32_t was, open = 0;
+    uint32_t open = 0;
     for (int fd = 0; fd < 4; fd++) {
-        ledger_fd_swap(fd, 0, &was);
+        uint32_t was = ledger_fd_take(fd);
         if (was) {
             assert_true(ledger_release(was)); // the table's was the last reference
             open++;
@@ -300,8 +300,8 @@ ISOLATED(a_region_at_its_end_hands_out_nothing_more) {
 ISOLATED(an_entry_whose_record_is_free_is_removed_and_ends_no_program) {
     alarm(5);
     assert_int_equal(ledger_create("", 32), 1);
-    uint32_t number = ledger_record_new(), was;
-    assert_int_equal(ledger_fd_swap(3, number, &was), 0);
+    uint32_t number = ledger_record_new();
+    fd_table_put(3, number);
     assert_true(ledger_release(number)); // and the entry stays
     assert_int_equal(ledger_fd_hold(3), 0);
     assert_int_equal(ledger_fd(3), 0);
@@ -317,7 +317,7 @@ int main(void) {
         cmocka_unit_test(the_last_release_frees),
         cmocka_unit_test(four_threads_share_the_free_list_without_losing_or_doubling_a_record),
         cmocka_unit_test(an_fd_that_was_never_told_of_has_no_record),
-        cmocka_unit_test(a_swap_hands_over_what_stood_there),
+        cmocka_unit_test(what_stood_in_an_fds_place_is_handed_over),
         cmocka_unit_test(a_hold_by_fd_keeps_the_record_while_the_fd_is_closed),
         cmocka_unit_test(the_table_grows_with_the_fds),
         cmocka_unit_test(an_fd_beyond_the_table_is_counted_and_changes_nothing),

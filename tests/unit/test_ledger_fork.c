@@ -1,4 +1,5 @@
 // ledger/ledger in a forked child: its own, with what was inherited.
+#include "fd_table.h"
 #include "ledger/ledger.h"
 #include "unit.h"
 #include <fcntl.h>
@@ -18,17 +19,14 @@
 static uint32_t number;
 
 static void open_one(int fd) {
-    uint32_t was;
     number = ledger_record_new();
     ledger_record(number)->inode = 4711;
-    ledger_fd_swap(fd, number, &was);
+    fd_table_put(fd, number);
     ledger.header->counters.born++;
 }
 
 static void close_one(int fd) {
-    uint32_t was;
-    ledger_fd_swap(fd, 0, &was);
-    ledger_release(was);
+    ledger_release(ledger_fd_take(fd));
 }
 
 static void begin_with(const char *directory) {
@@ -255,9 +253,7 @@ static void goes_on_from_a_torn_copy(void *unused) {
     assert_int_equal(ledger_fd(5), 0); // its record was freed
     assert_int_equal(ledger_fd(6), 0); // no such record
     assert_int_equal(ledger_record(2)->holders, 2);
-    uint32_t was;
-    ledger_fd_swap(3, 0, &was);
-    assert_true(ledger_release(was)); // the thread that held it is not here
+    assert_true(ledger_release(ledger_fd_take(3))); // the thread that held it is not here
     bool seen[RECORDS + 1] = {[2] = true};
     for (int i = 0; i < RECORDS - 1; i++) { // each number once, until they are all in use
         uint32_t fresh = ledger_record_new();

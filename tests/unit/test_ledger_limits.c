@@ -1,5 +1,6 @@
 // ledger/ledger under limits: where it cannot be as large, or not where it was wanted, or not at
 // all, the program runs on.
+#include "fd_table.h"
 #include "ledger/ledger.h"
 #include "unit.h"
 #include <dirent.h>
@@ -39,9 +40,9 @@ static void limit_addresses(rlim_t more_bytes) {
 }
 
 static void it_works(void) {
-    uint32_t number = ledger_record_new(), was;
+    uint32_t number = ledger_record_new();
     assert_int_not_equal(number, 0);
-    assert_int_equal(ledger_fd_swap(3, number, &was), 0);
+    fd_table_put(3, number);
     assert_int_equal(ledger_fd(3), number);
 }
 
@@ -187,8 +188,7 @@ ISOLATED(a_tmpfs_that_fills_up_counts_what_is_not_tracked) {
     assert_int_equal(lost, 10000 - last);
     assert_int_equal(ledger.header->counters.untracked_records, lost);
     memset(ledger_record(last), 0x55, sizeof(struct ledger_record)); // no SIGBUS
-    uint32_t was;
-    assert_true(ledger_fd_swap(3, last, &was) < 0);
+    assert_true(ledger_fd_reserve(3) < 0);
     assert_int_equal(ledger.header->counters.untracked_fds, 1);
 }
 
