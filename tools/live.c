@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -200,6 +201,13 @@ void live_properties(pid_t pid, int fd, uint64_t inode, struct ledger_snapshot *
     close(copy);
 }
 
+// tcp_reset() in net/ipv4/tcp_input.c leaves the error there for the program's next call; poll(2)
+// sees it, and takes nothing away.
+static bool has_pending_error(int fd) {
+    struct pollfd look = {.fd = fd};
+    return poll(&look, 1, 0) == 1 && (look.revents & POLLERR);
+}
+
 // A TCP socket that is in no table has no connection, or has lost it. Nobody can be hurt when we
 // hold a second reference to it for a moment and ask it ourselves (pidfd_getfd(2)). Returns false
 // where the descriptor is no longer this socket.
@@ -222,6 +230,8 @@ static bool ask_the_socket(const struct live_process *process, struct report_soc
         // A round trip was measured: something of ours was acknowledged, be it the SYN.
         if (info.tcpi_bytes_acked || info.tcpi_bytes_received || info.tcpi_rtt)
             snapshot->flags |= SNAPSHOT_WAS_CONNECTED;
+        if (snapshot->state == STATE_CLOSE && has_pending_error(fd))
+            snapshot->flags |= SNAPSHOT_ERROR_PENDING;
         fill_local(&facts->local, fd);
         if (snapshot->state != STATE_LISTEN && ioctl(fd, FIONREAD, &unread) == 0) {
             snapshot->recv_queue_bytes = (uint32_t)unread;

@@ -104,6 +104,25 @@ print(b.fileno(), flush=True); sys.stdin.readline(); b.close(); print("closed", 
         process.stdin.write("\n"), process.stdin.flush(), process.stdout.readline()
         self.assertEqual(findings(dump_json(process.pid)), [])
 
+    def test_a_reset_behind_the_programs_own_shutdown_is_no_proper_end(self):
+        """Also where the program was not told: the error still waits in the socket, as poll sees."""
+        process = self.start(PYTHON, "-c", """
+import socket, struct, sys
+server = socket.create_server(("127.0.0.1", 0))
+def pair():
+    client = socket.create_connection(server.getsockname()); return client, server.accept()[0]
+reset, peer = pair(); reset.shutdown(socket.SHUT_WR)
+peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)); peer.close()
+ended, peer = pair(); ended.shutdown(socket.SHUT_WR); peer.close()
+print(reset.fileno(), ended.fileno(), flush=True); sys.stdin.readline()
+""", env=harness.clean_environment(LD_PRELOAD=harness.LIBRARY))
+        reset, ended = map(int, process.stdout.readline().split())
+        time.sleep(GRACE_S)
+        fds = {socket["fds"][0]: finding["verdict"]
+               for finding in dump_json(process.pid)["processes"][0]["findings"]
+               for socket in finding["sockets"]}
+        self.assertEqual(fds, {reset: "reset-unclosed", ended: "shutdown-unclosed"})
+
     def test_a_process_of_run_is_dumped_too(self):
         script = self.write("leaker.py", harness.LEAKER)
         run = self.start(SOCKLEAK, "run", "-q", PYTHON, script, "fin=2")
