@@ -238,7 +238,7 @@ static uint32_t ending_by_state(const struct ledger_record *record, const struct
 enum {
     SAMPLES = 1024,
     EXACT_CLOSES = 64,
-    ASK_ONE_IN = 32,
+    ASK_ONE_IN = 64,
     SLOT_MASK = 0xffff
 };
 

@@ -229,6 +229,16 @@ void tracker_settle(void) {
         address_settle();
 }
 
+// Not held, which would be two atomics in each connection's life: where another thread closes the
+// listener just now, parts of this may be another socket's, or 0. Of these the report asks the
+// kernel, and a type that is no stream's is not believed (track/endings.c).
+__attribute__((no_sanitize("thread"))) static inline void
+take_kind(struct tracker_birth *birth, const struct ledger_record *listener) {
+    birth->family = listener->family;
+    birth->type = listener->type;
+    birth->protocol = listener->protocol;
+}
+
 HOT void tracker_accepted(int listener, int fd, enum ledger_call call, const void *caller) {
     if (UNLIKELY(!begin()))
         return;
@@ -237,13 +247,9 @@ HOT void tracker_accepted(int listener, int fd, enum ledger_call call, const voi
     if (UNLIKELY(inode == 0))
         return;
     struct tracker_birth birth = {.call = call, .caller = caller};
-    uint32_t from = ledger_fd_hold(listener);
-    if (LIKELY(from)) {
-        birth.family = ledger_record(from)->family;
-        birth.type = ledger_record(from)->type;
-        birth.protocol = ledger_record(from)->protocol;
-        ledger_release(from);
-    }
+    uint32_t from = ledger_fd(listener);
+    if (LIKELY(from))
+        take_kind(&birth, ledger_record(from));
     uint32_t number = new_record(inode, &birth);
     if (LIKELY(number))
         ledger_record(number)->flags = RECORD_CONNECTED;
@@ -306,7 +312,8 @@ HOT void tracker_connected(int fd, const struct sockaddr *peer, socklen_t peer_b
         __atomic_fetch_and(&record->flags, (uint16_t)~RECORD_CONNECTING, __ATOMIC_RELEASE);
         touch(record);
     } else if (LIKELY(error == 0 || error == EINPROGRESS || error == EINTR)) {
-        forget_told(record);
+        if (UNLIKELY(ledger_flags(record))) // each part of it is told with a flag of its own
+            forget_told(record);
         touch(record);
         unsigned begun = error == 0 ? RECORD_CONNECTED : RECORD_CONNECTING;
         PUT(record, flags, (uint16_t)(disconnected ? 0 : begun));
