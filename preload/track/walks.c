@@ -19,8 +19,14 @@
 // jumps out of the write, or another thread forks during it: one of many.
 enum {
     PLACES_LOG2 = 8, // touched when used
-    STRIDE = 4,
+    STRIDE = 8,
     STRIDES_MAX = FAST_SLOTS_MAX / STRIDE
+};
+
+// Where these words are: in words from rsp, the lowest first.
+union stride {
+    uint64_t halves[2];
+    uint16_t offsets[STRIDE];
 };
 
 struct place {
@@ -34,11 +40,11 @@ struct place {
     uint16_t top; // the highest of the offsets
     uint8_t strides;
     uint8_t by_rbp;
-    uint64_t offsets[STRIDES_MAX]; // four each, in words from rsp, the lowest bits first
+    union stride walk[STRIDES_MAX];
 } __attribute__((aligned(64)));
 
 _Static_assert(FAST_SLOTS_MAX % STRIDE == 0 && STRIDES_MAX <= UINT8_MAX, "filled up, they fit");
-_Static_assert(offsetof(struct place, offsets) == 64, "a cache line");
+_Static_assert(offsetof(struct place, walk) == 64, "a cache line");
 
 static LARGE struct place places[1 << PLACES_LOG2];
 
@@ -79,11 +85,15 @@ struct sums {
     uint64_t a, b, c, d;
 };
 
-ANY_WORDS static inline void mix_stride(struct sums *sums, const uintptr_t *stack, uint64_t at) {
-    sums->a = mix(sums->a, stack[at & UINT16_MAX]);
-    sums->b = mix(sums->b, stack[at >> 16 & UINT16_MAX]);
-    sums->c = mix(sums->c, stack[at >> 32 & UINT16_MAX]);
-    sums->d = mix(sums->d, stack[at >> 48]);
+ANY_WORDS static inline void mix_stride(struct sums *sums, const uintptr_t *stack,
+                                        const union stride *at) {
+#pragma GCC unroll 2
+    for (int i = 0; i < STRIDE; i += 4) {
+        sums->a = mix(sums->a, stack[at->offsets[i]]);
+        sums->b = mix(sums->b, stack[at->offsets[i + 1]]);
+        sums->c = mix(sums->c, stack[at->offsets[i + 2]]);
+        sums->d = mix(sums->d, stack[at->offsets[i + 3]]);
+    }
 }
 
 static inline uint64_t hash_of(const struct sums *sums) {
@@ -93,14 +103,15 @@ static inline uint64_t hash_of(const struct sums *sums) {
 // The places are known to be of one walk before what stands there is read: below `top`.
 ANY_WORDS static inline bool is_same(const struct place *place, uint32_t version,
                                      const uintptr_t *stack) {
-    const uint64_t *offsets = place->offsets, *end = offsets + GET_BEFORE(place->strides);
+    const union stride *next = place->walk, *end = next + GET_BEFORE(place->strides);
     struct sums sums = {0};
     do { // a walk that was remembered has one at least
-        uint64_t at = GET_BEFORE(*offsets);
+        union stride at = {{GET_BEFORE(next->halves[0]), GET_BEFORE(next->halves[1])}};
         if (UNLIKELY(GET(place->version) != version))
             return false;
-        mix_stride(&sums, stack, at);
-    } while (LIKELY(++offsets < end));
+        __asm__("" : "+m"(at)); // each offset is a load; gcc would shift it out of a register
+        mix_stride(&sums, stack, &at);
+    } while (LIKELY(++next < end));
     return hash_of(&sums) == GET_BEFORE(place->words);
 }
 
@@ -121,20 +132,22 @@ ANY_WORDS HOT uint32_t walk_known(const struct fast_start *start, const void *ca
     return stack;
 }
 
-// Four places each, filled up with the last one. Answers the hash of the words there, as they were
+// Filled up with the last one. Answers the hash of the words there, as they were
 // walked.
 static uint64_t put_slots(struct place *place, const struct fast_slots *walked) {
     struct sums sums = {0};
     for (uint32_t i = 0; i < walked->count; i += STRIDE) {
+        static const union stride in_order = {.offsets = {0, 1, 2, 3, 4, 5, 6, 7}};
         uintptr_t words[STRIDE];
-        uint64_t offsets = 0;
+        union stride at;
         for (uint32_t j = 0; j < STRIDE; j++) {
             uint32_t from = i + j < walked->count ? i + j : walked->count - 1;
-            offsets |= (uint64_t)walked->offsets[from] << (16 * j);
+            at.offsets[j] = walked->offsets[from];
             words[j] = walked->values[from];
         }
-        SET(place->offsets[i / STRIDE], offsets);
-        mix_stride(&sums, words, 3ull << 48 | 2ull << 32 | 1ull << 16);
+        SET(place->walk[i / STRIDE].halves[0], at.halves[0]);
+        SET(place->walk[i / STRIDE].halves[1], at.halves[1]);
+        mix_stride(&sums, words, &in_order);
     }
     return hash_of(&sums);
 }
