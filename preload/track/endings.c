@@ -189,8 +189,8 @@ static bool is_unread(int fd, const struct tcp_info *info) {
            sys_call(SYS_ioctl, fd, FIONREAD, (long)&bytes, 0, 0, 0) == 0 && bytes > 0;
 }
 
-// With a linger time of 0, a close sends a reset instead of a FIN (socket(7), SO_LINGER). Not asked
-// where this side's FIN went before, by shutdown: that is known without asking the kernel.
+// With a linger time of 0, a close sends a reset instead of a FIN (socket(7), SO_LINGER), also
+// behind the FIN of a shutdown.
 static bool is_aborted(int fd) {
     struct linger linger = {0};
     unsigned bytes = sizeof linger;
@@ -198,16 +198,25 @@ static bool is_aborted(int fd) {
            linger.l_linger == 0;
 }
 
+// Of a connection that was shut down, and is no more. A reset that the program was not told of
+// leaves its error in the socket (tcp_reset() in net/ipv4/tcp_input.c).
+static uint32_t ending_of_dead(const struct ledger_record *record, int fd) {
+    if (!(ledger_flags(record) & RECORD_FIN_FIRST))
+        return ENDING_UNKNOWN; // both FINs, in an order that we were not told
+    int seen = sys_poll_at_once(fd, 0);
+    return seen >= 0 && (seen & POLLERR) ? ENDING_RESET : ENDING_ACTIVE;
+}
+
 static uint32_t ending_by_state(const struct ledger_record *record, const struct tcp_info *info,
                                 bool is_shared, int fd) {
     switch (info->tcpi_state) {
     case STATE_ESTABLISHED:
     case STATE_SYN_RECV:
-    case STATE_FIN_WAIT1: // shut down by a call that we did not see
+    case STATE_FIN_WAIT1: // shut down, maybe by a call that we did not see
     case STATE_FIN_WAIT2:
     case STATE_CLOSING:
-        if (is_shared)
-            return ENDING_SHARED;
+        if (is_shared) // a shutdown's FIN is no single holder's
+            return ledger_flags(record) & RECORD_FIN_FIRST ? ENDING_ACTIVE : ENDING_SHARED;
         return is_unread(fd, info) || is_aborted(fd)
                    ? (uint32_t)ENDING_RESET
                    : LEDGER_ENDING(ENDING_ACTIVE, waited_ms(record, info));
@@ -217,8 +226,8 @@ static uint32_t ending_by_state(const struct ledger_record *record, const struct
     case STATE_SYN_SENT:
         return ENDING_CONNECTING;
     case STATE_CLOSE:
-        if (ledger_flags(record) & RECORD_SHUT_WR) // both FINs, in an order that we were not told
-            return ENDING_UNKNOWN;
+        if (ledger_flags(record) & RECORD_SHUT_WR)
+            return ending_of_dead(record, fd);
         return (ledger_flags(record) & RECORD_CONNECTED) || was_connected(info) ? ENDING_RESET
                                                                                 : ENDING_CONNECTING;
     default:
@@ -233,10 +242,11 @@ static uint32_t ending_by_state(const struct ledger_record *record, const struct
 // LEDGER_RECENT_SLOT_S seconds the first EXACT_CLOSES are all asked for; of the others one in
 // ASK_ONE_IN, and those behind it count as it did. Each close counts once, so all sums hold.
 //
-// Which one is asked looks random, since a program may well do two things by turns. Two stacks that
-// share a place, and threads that write it at once, only ask more often.
+// Which one is asked looks random, since a program may well do two things by turns; those that it
+// shut down first are counted, and asked for, by themselves. Two stacks that share a place, and
+// threads that write it at once, only ask more often.
 enum {
-    SAMPLES = 1024,
+    SAMPLES = 2048,
     EXACT_CLOSES = 64,
     ASK_ONE_IN = 64,
     SLOT_MASK = 0xffff
@@ -249,7 +259,8 @@ struct sample {
 
 static struct sample *sample_of(const struct ledger_record *record) {
     static LARGE struct sample samples[SAMPLES];
-    return &samples[record->birth_stack % SAMPLES];
+    bool is_shut_down = ledger_flags(record) & RECORD_FIN_FIRST;
+    return &samples[(2 * record->birth_stack + is_shut_down) % SAMPLES];
 }
 
 static bool is_asked(uint32_t closes) {
@@ -278,7 +289,7 @@ static HOT uint32_t ending_by_sample(const struct ledger_record *record) {
 // What only some of a site's sockets have is asked of each.
 static inline bool is_alike(const struct ledger_record *record) {
     return LIKELY(record->forks == ledger.header->forks) &&
-           LIKELY(!(ledger_flags(record) & RECORD_SHUT_WR)) &&
+           (ledger_flags(record) & (RECORD_SHUT_WR | RECORD_FIN_FIRST)) != RECORD_SHUT_WR &&
            LIKELY(record->provenance != PROVENANCE_RECEIVED);
 }
 
@@ -298,7 +309,7 @@ static HOT uint32_t ending_known(const struct ledger_record *record) {
          record->error == EPIPE)) // the others may also come from the attempt to connect
         return ENDING_RESET;
     if (UNLIKELY(ledger_flags(record) & RECORD_FIN_FIRST))
-        return ENDING_ACTIVE;
+        return ENDING_ASK;
     if (record->eof_ns || UNLIKELY(ledger_flags(record) & RECORD_FIN_SECOND))
         return ENDING_PASSIVE;
     if (UNLIKELY(ledger_flags(record) & RECORD_CONNECT_FAILED))
@@ -315,8 +326,11 @@ static NOINLINE uint32_t ending_asked(const struct ledger_record *record, int fd
     bool is_shared =
         record->forks != ledger.header->forks || record->provenance == PROVENANCE_RECEIVED;
     struct tcp_info info;
-    if (!tcp_info_of(fd, &info))
+    if (!tcp_info_of(fd, &info)) {
+        if (ledger_flags(record) & RECORD_FIN_FIRST)
+            return ENDING_ACTIVE;
         return record->provenance == PROVENANCE_RECEIVED ? ENDING_SHARED : ENDING_UNKNOWN;
+    }
     uint32_t ending = ending_by_state(record, &info, is_shared, fd);
     if (!is_shared)
         note_told(record, ending);

@@ -84,6 +84,39 @@ ISOLATED(a_close_that_lingers_for_no_time_is_a_reset) {
     assert_counts((struct counts){.active = 1, .reset = 1});
 }
 
+// Our FIN went first, and yet no TIME_WAIT comes of it.
+ISOLATED(a_close_that_resets_behind_our_shutdown_is_a_reset) {
+    char byte;
+    accepted();
+    shut_down(pair.ours, SHUT_WR);
+    linger_ours(0);
+    close_ours();
+    assert_int_equal(recv(pair.peers, &byte, 1, 0), 0); // the FIN was sent
+    assert_int_equal(send(pair.peers, "x", 1, MSG_NOSIGNAL), -1);
+    assert_counts((struct counts){.reset = 1});
+    accept_another();
+    shut_down(pair.ours, SHUT_WR);
+    assert_int_equal(send(pair.peers, "x", 1, 0), 1); // never read
+    close_ours();
+    assert_counts((struct counts){.reset = 2});
+}
+
+ISOLATED(a_reset_behind_our_shutdown_is_one_also_where_nobody_was_told) {
+    accepted();
+    shut_down(pair.ours, SHUT_WR);
+    peer_resets(&pair);
+    close_ours();
+    assert_counts((struct counts){.reset = 1});
+}
+
+ISOLATED(a_close_behind_our_shutdown_and_a_fork_is_active) {
+    accepted();
+    shut_down(pair.ours, SHUT_WR);
+    tracker_note_fork();
+    close_ours();
+    assert_counts((struct counts){.active = 1});
+}
+
 ISOLATED(our_shutdown_before_the_peers_fin_is_active_whatever_follows) {
     accepted();
     shut_down(pair.ours, SHUT_WR);
@@ -394,6 +427,9 @@ int main(void) {
         cmocka_unit_test(a_close_after_a_reset_is_one_told_or_not),
         cmocka_unit_test(a_close_that_throws_data_away_is_a_reset),
         cmocka_unit_test(a_close_that_lingers_for_no_time_is_a_reset),
+        cmocka_unit_test(a_close_that_resets_behind_our_shutdown_is_a_reset),
+        cmocka_unit_test(a_reset_behind_our_shutdown_is_one_also_where_nobody_was_told),
+        cmocka_unit_test(a_close_behind_our_shutdown_and_a_fork_is_active),
         cmocka_unit_test(our_shutdown_before_the_peers_fin_is_active_whatever_follows),
         cmocka_unit_test(our_shutdown_of_reading_is_not_the_peers_fin),
         cmocka_unit_test(our_shutdown_after_a_reset_is_neither),

@@ -153,6 +153,25 @@ ISOLATED(what_is_known_without_asking_stays_exact) {
     assert_counts((struct counts){.active = 200, .passive = 50});
 }
 
+// As a proxy does that shuts down, and then wants no TIME_WAIT.
+ISOLATED(those_that_were_shut_down_first_are_counted_by_themselves) {
+    struct linger at_once = {.l_onoff = 1, .l_linger = 0};
+    accepted();
+    close_ours();
+    for (int i = 0; i < 400; i++) {
+        accept_another();
+        if (by_turns(i)) {
+            shut_down(pair.ours, SHUT_WR);
+            setsockopt(pair.ours, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+        }
+        close_ours();
+        close(pair.peers);
+        close(pair.listener);
+    }
+    assert_counts((struct counts){.active = 201, .reset = 200});
+    assert_true(site()->flags & STACK_SAMPLED);
+}
+
 ISOLATED(the_next_slot_begins_exactly) {
     accepted();
     close_ours();
@@ -251,6 +270,7 @@ int main(void) {
         cmocka_unit_test(few_closes_are_exact),
         cmocka_unit_test(many_closes_of_one_kind_are_all_counted),
         cmocka_unit_test(many_closes_of_two_kinds_are_about_right_and_add_up),
+        cmocka_unit_test(those_that_were_shut_down_first_are_counted_by_themselves),
         cmocka_unit_test(a_rare_kind_is_about_right_too),
         cmocka_unit_test(what_is_known_without_asking_stays_exact),
         cmocka_unit_test(the_next_slot_begins_exactly),
