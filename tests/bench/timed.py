@@ -51,7 +51,7 @@ def measure():
     section("Time")
     difference_row("/bin/true, ms", start_up(), 0.15, "ms", 1000)
     # 20,000 connections leave as many TIME_WAITs: what a connection costs on a machine that serves.
-    # Near its limit: three times as many pairs halve the spread of their median.
+    # It is near its limit: the more pairs, the surer their median.
     ratio_row("a connection, 25 frames deep, us",
               connections("life", 20000, 25, count=PAIRS if QUICK else 3 * PAIRS), 1.03, 1e-3)
     ratio_row("a byte there and back, us", connections("ping", 30000), 1.01, 1e-3)
