@@ -30,11 +30,13 @@ TOOLS_SOURCES := $(patsubst %,tools/%.c,$(TOOLS_BASE) $(TOOLS_SYSTEM) $(TOOLS_MO
 
 # --- how ------------------------------------------------------------------------------------------
 
+# On a new machine it comes by `make deps`, which starts make anew behind it.
+PKG_CONFIG := command -v pkg-config >/dev/null && pkg-config
 TOOLS_PACKAGES := libdw libelf jansson libprotobuf-c zlib libmnl libunwind-ptrace
 # -isystem: others' headers do not keep our warnings.
 TOOLS_CPPFLAGS := -DSOCKLEAK_LIBDIR='"$(LIBDIR)"' -Itools -Ipreload -I$(BUILD)/tools \
-	$(patsubst -I%,-isystem %,$(shell pkg-config --cflags $(TOOLS_PACKAGES)))
-TOOLS_LIBS := $(shell pkg-config --libs $(TOOLS_PACKAGES)) -liberty
+	$(patsubst -I%,-isystem %,$(shell $(PKG_CONFIG) --cflags $(TOOLS_PACKAGES)))
+TOOLS_LIBS := $(shell $(PKG_CONFIG) --libs $(TOOLS_PACKAGES)) -liberty
 
 SOCKLEAK := $(BUILD)/sockleak
 TOOLS := $(SOCKLEAK) # part of `all`
