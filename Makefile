@@ -59,8 +59,8 @@ SMALL := $(BASE:%=base/%) ledger/backing ledger/ledger track/imports track/frame
 PACKED := -falign-functions=1 -falign-loops=1 $(if $(findstring clang,$(CC)),,-falign-jumps=1)
 PRELOAD_CFLAGS += $(PACKED)
 # And compiled as one, so that its functions become part of each other: calls that no branch predictor
-# has seen for long are dear. The objects keep code of their own too, for the
-# unit tests. Not with clang, which would need another linker for it.
+# has seen for long are dear. The objects keep code of their own too, for the unit tests. Not with clang,
+# which would need another linker for it.
 LTO := $(if $(DEBUG)$(SANITIZE)$(COVERAGE)$(findstring clang,$(CC)),,-flto -ffat-lto-objects)
 PRELOAD_CFLAGS += $(LTO)
 ifeq ($(filter 1,$(DEBUG) $(COVERAGE)),)

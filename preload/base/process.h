@@ -33,6 +33,7 @@ int process_has_thread(uint32_t tid);
 
 // False also where it exists and has ended: pthread_join returns as soon as the thread has given up
 // its memory, and the kernel removes it later (PF_EXITING in /proc/self/task/TID/stat field 9).
+// Without /proc, or a descriptor to read it by, as process_has_thread().
 bool process_thread_runs(uint32_t tid);
 
 #endif

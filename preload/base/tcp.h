@@ -1,4 +1,4 @@
-// What libc's headers may not have of TCP, and the question that tells most of a connection.
+// What libc's headers may not have of TCP, and the questions that tell most of a connection.
 #ifndef SOCKLEAK_BASE_TCP_H
 #define SOCKLEAK_BASE_TCP_H
 
@@ -18,6 +18,14 @@ static inline bool tcp_info_of(int fd, struct tcp_info *out) {
     memset(out, 0, sizeof *out);
     unsigned bytes = sizeof *out;
     return sys_getsockopt(fd, IPPROTO_TCP, TCP_INFO, out, &bytes) == 0;
+}
+
+// True where a connection's death has left an error that nobody was told of yet: tcp_reset() in
+// net/ipv4/tcp_input.c leaves it for the program's next call. Takes nothing away. One poll,
+// signal-safe.
+static inline bool tcp_has_pending_error(int fd) {
+    int seen = sys_poll_at_once(fd, 0);
+    return seen >= 0 && (seen & POLLERR);
 }
 
 #endif

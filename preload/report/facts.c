@@ -107,11 +107,10 @@ static void look_at_age(const struct ledger_record *record, struct ledger_snapsh
 }
 
 // What poll(2) sees of the peer, for sockets whose state no option tells: POLLRDHUP where it is
-// gone or has shut down its side, POLLHUP where both sides have; POLLERR where an error waits to be
-// told. 0 where poll fails.
+// gone or has shut down its side, POLLHUP where both sides have. 0 where poll fails.
 static int hangup_of(int fd) {
     int seen = sys_poll_at_once(fd, POLLRDHUP);
-    return seen < 0 ? 0 : seen & (POLLRDHUP | POLLHUP | POLLERR);
+    return seen < 0 ? 0 : seen & (POLLRDHUP | POLLHUP);
 }
 
 // TCP_INFO of an MPTCP socket is its first subflow's, which lives on when the peer ends the
@@ -133,8 +132,7 @@ static void look_at_tcp(struct ledger_record *record, struct ledger_snapshot *sn
     snapshot->state = info.tcpi_state;
     if (record->protocol == IPPROTO_MPTCP)
         snapshot->state = mptcp_state(record, info.tcpi_state, fd);
-    // tcp_reset() in net/ipv4/tcp_input.c leaves the error there for the program's next call.
-    if (snapshot->state == STATE_CLOSE && (hangup_of(fd) & POLLERR))
+    if (snapshot->state == STATE_CLOSE && tcp_has_pending_error(fd))
         snapshot->flags |= SNAPSHOT_ERROR_PENDING;
     snapshot->last_data_sent_ms = info.tcpi_last_data_sent;
     snapshot->last_data_recv_ms = info.tcpi_last_data_recv;

@@ -351,12 +351,14 @@ struct reader {
 // A signal may have struck between the read and the close that was to follow: the thread that it
 // interrupted has not gone on.
 static bool went_on(struct reader *last, uint32_t tid, enum ledger_ended ended) {
+    if (tid == 0)
+        return false;
     if (tid != last->tid) {
         bool by_itself = ended != ENDED_RUNNING && ended != ENDED_SIGNAL;
         bool ends_us = tid == (uint32_t)sys_gettid();
         *last = (struct reader){tid, ends_us ? by_itself : !process_thread_runs(tid)};
     }
-    return tid && last->went_on;
+    return last->went_on;
 }
 
 // What the kernel tells of a socket, and then what the end of this process and its threads do. True

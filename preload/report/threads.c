@@ -96,6 +96,11 @@ static bool may_ask(const struct threads *threads) {
     return threads->asked < THREADS_ASKED_MAX;
 }
 
+// Whether it has ended is for /proc to say; beyond what may be asked, whether the kernel has it.
+static bool runs(const struct threads *threads, uint32_t tid) {
+    return may_ask(threads) ? process_thread_runs(tid) : process_has_thread(tid);
+}
+
 static void ask(struct threads *threads, struct thread *thread) {
     if (thread->is_asked)
         return;
@@ -104,8 +109,7 @@ static void ask(struct threads *threads, struct thread *thread) {
     if (thread->tid == threads->self) {
         interrupted_call(&thread->call);
         thread->is_known = true;
-    } else if (!process_has_thread(thread->tid) ||
-               (may_ask(threads) && !process_thread_runs(thread->tid))) {
+    } else if (!runs(threads, thread->tid)) {
         thread->call.number = THREAD_CALL_GONE;
         thread->is_known = true;
     } else if (may_ask(threads)) {

@@ -132,9 +132,9 @@ static inline bool is_tcp_connection(const struct ledger_record *record) {
            (record->protocol == 0 || record->protocol == IPPROTO_TCP);
 }
 
-// What TCP_INFO would say as well, for less: after the peer's FIN, or
-// its reset, poll sees POLLRDHUP (tcp_poll in net/ipv4/tcp.c). Where it does that may also come
-// from a shutdown(SHUT_RD) of this side's.
+// What TCP_INFO would say as well, for less: after the peer's FIN, or its reset, poll sees
+// POLLRDHUP (tcp_poll in net/ipv4/tcp.c). Where it does that may also come from a shutdown(SHUT_RD)
+// of this side's.
 static bool has_no_fin_come(int fd) {
     int seen = sys_poll_at_once(fd, POLLRDHUP);
     return seen >= 0 && !(seen & (POLLRDHUP | POLLHUP | POLLNVAL));
@@ -198,13 +198,11 @@ static bool is_aborted(int fd) {
            linger.l_linger == 0;
 }
 
-// Of a connection that was shut down, and is no more. A reset that the program was not told of
-// leaves its error in the socket (tcp_reset() in net/ipv4/tcp_input.c).
+// Of a connection that was shut down, and is no more.
 static uint32_t ending_of_dead(const struct ledger_record *record, int fd) {
     if (!(ledger_flags(record) & RECORD_FIN_FIRST))
         return ENDING_UNKNOWN; // both FINs, in an order that we were not told
-    int seen = sys_poll_at_once(fd, 0);
-    return seen >= 0 && (seen & POLLERR) ? ENDING_RESET : ENDING_ACTIVE;
+    return tcp_has_pending_error(fd) ? ENDING_RESET : ENDING_ACTIVE;
 }
 
 static uint32_t ending_by_state(const struct ledger_record *record, const struct tcp_info *info,
@@ -286,7 +284,8 @@ static HOT uint32_t ending_by_sample(const struct ledger_record *record) {
     return (uint32_t)told;
 }
 
-// What only some of a site's sockets have is asked of each.
+// What only some of a site's sockets have is asked of each; that they were shut down is none of it
+// where ours is known to be the first FIN.
 static inline bool is_alike(const struct ledger_record *record) {
     return LIKELY(record->forks == ledger.header->forks) &&
            (ledger_flags(record) & (RECORD_SHUT_WR | RECORD_FIN_FIRST)) != RECORD_SHUT_WR &&

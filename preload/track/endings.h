@@ -10,8 +10,9 @@
 #include <stdbool.h>
 
 // Before the close of `fd`, which is off the table already, and whose reference the caller holds.
-// One getsockopt, for a TCP connection of which it is not known otherwise; none where another fd
-// has the socket, too. `now_ns` is of clock_now_ns().
+// Up to three system calls (TCP_INFO, unread data, SO_LINGER), for a TCP connection of which it is
+// not known otherwise, and of many closes for some; none where another fd has the socket, too.
+// `now_ns` is of clock_now_ns().
 void ending_note(uint32_t number, int fd, const void *caller, uint64_t now_ns);
 
 // Before a shutdown that will send our FIN: has the peer's come? One poll, and one getsockopt

@@ -132,8 +132,7 @@ ANY_WORDS HOT uint32_t walk_known(const struct fast_start *start, const void *ca
     return stack;
 }
 
-// Filled up with the last one. Answers the hash of the words there, as they were
-// walked.
+// Filled up with the last one. Answers the hash of the words there, as they were walked.
 static uint64_t put_slots(struct place *place, const struct fast_slots *walked) {
     struct sums sums = {0};
     for (uint32_t i = 0; i < walked->count; i += STRIDE) {

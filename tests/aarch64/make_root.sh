@@ -4,7 +4,8 @@
 # From where this machine has its own Debian 12, or from $MIRROR.
 set -eu
 root=${1:?usage: make_root.sh DIRECTORY}
-mirror=${MIRROR:-$(apt-get indextargets --format '$(RELEASE) $(REPO_URI)' | sed -n 's/^bookworm //p' | head -n 1)}
+sources=$(apt-get indextargets --format '$(RELEASE) $(REPO_URI)' || true)
+mirror=${MIRROR:-$(echo "$sources" | sed -n 's/^bookworm //p' | head -n 1)}
 : "${mirror:?no Debian 12 among the sources of apt: set MIRROR to one}"
 packages=gcc,libc6-dev,libunwind-dev,libcmocka-dev,libdw-dev,libelf-dev,libmnl-dev,libjansson-dev
 packages=$packages,libprotobuf-c-dev,zlib1g-dev,libiberty-dev

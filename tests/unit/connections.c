@@ -62,6 +62,11 @@ void shut_down(int fd, int how) {
     tracker_shutdown_done(kept, how, shutdown(fd, how) == 0, caller);
 }
 
+void linger_ours(int seconds) {
+    struct linger linger = {.l_onoff = 1, .l_linger = seconds};
+    assert_int_equal(setsockopt(pair.ours, SOL_SOCKET, SO_LINGER, &linger, sizeof linger), 0);
+}
+
 void close_ours(void) {
     tracker_closing(pair.ours, caller);
     close(pair.ours);

@@ -36,6 +36,9 @@ void read_once(int fd);
 void shut_down(int fd, int how);
 void close_ours(void);
 
+// SO_LINGER of what will be closed.
+void linger_ours(int seconds);
+
 // How the connections of the call site ended.
 struct counts {
     uint64_t passive, active, reset, connecting, shared;

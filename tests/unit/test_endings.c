@@ -64,11 +64,6 @@ ISOLATED(a_close_that_throws_data_away_is_a_reset) {
     assert_counts((struct counts){.active = 1, .reset = 1});
 }
 
-static void linger_ours(int seconds) {
-    struct linger linger = {.l_onoff = 1, .l_linger = seconds};
-    assert_int_equal(setsockopt(pair.ours, SOL_SOCKET, SO_LINGER, &linger, sizeof linger), 0);
-}
-
 ISOLATED(a_close_that_lingers_for_no_time_is_a_reset) {
     char byte;
     accepted();

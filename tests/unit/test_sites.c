@@ -155,14 +155,13 @@ ISOLATED(what_is_known_without_asking_stays_exact) {
 
 // As a proxy does that shuts down, and then wants no TIME_WAIT.
 ISOLATED(those_that_were_shut_down_first_are_counted_by_themselves) {
-    struct linger at_once = {.l_onoff = 1, .l_linger = 0};
     accepted();
     close_ours();
     for (int i = 0; i < 400; i++) {
         accept_another();
         if (by_turns(i)) {
             shut_down(pair.ours, SHUT_WR);
-            setsockopt(pair.ours, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+            linger_ours(0);
         }
         close_ours();
         close(pair.peers);

@@ -108,8 +108,8 @@ ISOLATED(an_accepted_connection_knows_its_listeners_kind) {
     assert_int_equal(record->type, SOCK_STREAM);
     assert_int_equal(record->protocol, IPPROTO_TCP);
     assert_int_equal(record->flags, RECORD_CONNECTED);
-    assert_int_equal(record->peer.family, ADDRESS_NONE);    // the report asks the kernel
-    assert_int_equal(record_of(pair.listener)->holders, 1); // given back
+    assert_int_equal(record->peer.family, ADDRESS_NONE); // the report asks the kernel
+    assert_int_equal(record_of(pair.listener)->holders, 1);
 }
 
 ISOLATED(an_accept_on_an_unknown_listener_is_a_birth_too) {
