@@ -43,7 +43,7 @@ unit_symbols := report/symbols report/scratch
 unit_facts := report/facts track/addresses $(UNIT_ON_LEDGER) base/clock + sockets
 unit_snapshot := report/snapshot base/apart report/facts report/scratch track/addresses track/endings track/unasked \
 	$(UNIT_STACKS) track/modules base/guard $(UNIT_ON_LEDGER) base/clock + sockets fake_unwinder
-unit_signals := report/signals report/interrupted base/options base/format base/owner + fake_trigger
+unit_signals := report/signals report/interrupted base/options base/format base/owner $(UNIT_ON_LEDGER) base/clock + fake_trigger
 
 UNIT_NAMES := $(patsubst tests/unit/test_%.c,%,$(wildcard tests/unit/test_*.c))
 UNIT_TESTS := $(UNIT_NAMES:%=$(BUILD)/tests/unit/test_%)

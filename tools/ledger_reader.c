@@ -165,6 +165,10 @@ static void add_process(struct ledger_reading *reader) {
     process->gone_ns = header->gone_ns > header->created_ns ? header->gone_ns : 0;
     process->process = header->process;
     process->counters = header->counters;
+    if (header->file_cut_ns)
+        report_process_note(reader->report, process,
+                            "its ledger's file was truncated by somebody: what was known of the "
+                            "sockets before is lost");
     process->has_rules = header->families || header->grace_ms || header->exit_grace_ms;
     process->unix_sockets = header->families != FAMILIES_INET;
     process->inet_sockets = header->families != FAMILIES_UNIX;

@@ -78,7 +78,9 @@ static int add_file(struct report *report, const char *path, int flags) {
     else if (front[strspn(front, " \t\r\n")] == '{')
         error = json_reader_add(report, fd, bytes, path);
     else {
-        error_say("%s: neither a ledger nor a JSON report of sockleak", path);
+        error_say(bytes ? "%s: neither a ledger nor a JSON report of sockleak"
+                        : "%s: empty: if it was a ledger, somebody has truncated it",
+                  path);
         error = -EBADMSG;
     }
     close(fd);

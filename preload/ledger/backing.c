@@ -136,6 +136,18 @@ int backing_commit(const struct backing *backing, size_t from, size_t to) {
     return commit_file(backing, from, to);
 }
 
+int backing_replace(const struct backing *backing, size_t from, size_t to, bool usable) {
+    if (from == to)
+        return 0;
+    void *at =
+        sys_mmap(backing->base + from, to - from, usable ? PROT_READ | PROT_WRITE : PROT_NONE,
+                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+    if (sys_failed(at))
+        return (int)(intptr_t)at;
+    sys_madvise(at, to - from, MADV_NOHUGEPAGE);
+    return 0;
+}
+
 void backing_discard(struct backing *backing) {
     sys_munmap(backing->base, backing->bytes);
     if (backing->is_file)

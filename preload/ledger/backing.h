@@ -40,6 +40,10 @@ void backing_discard(struct backing *backing);
 int backing_renew_private(struct backing *backing);
 int backing_renew_file(struct backing *backing, const char *dir);
 
+// Puts private memory at [from, to), zeroed, in the place of what is there, and usable at once or
+// not at all. Who writes there at the same time finds the old or the new. 0 or -errno.
+int backing_replace(const struct backing *backing, size_t from, size_t to, bool usable);
+
 // Removes the file, and leaves the memory.
 void backing_remove_file(const struct backing *backing);
 

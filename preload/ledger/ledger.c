@@ -12,6 +12,12 @@
 HOT_DATA struct ledger ledger;
 // What ledger.header points into. Written before it; read by growth and fork only.
 static struct backing backing;
+// What of each region was made writable and how many elements were handed out, or are about to be;
+// and the header as it was at first. For when the file is cut: then nothing that stood in it can be
+// read.
+static uint64_t writable_bytes[LEDGER_REGIONS], handed_out[LEDGER_REGIONS];
+static LARGE struct ledger_header first_header;
+
 static int creating;         // pid of the process with a thread that is at it, 0 for none
 static bool creation_failed; // remembered, so that later births cost one load
 
@@ -45,6 +51,7 @@ enum {
 };
 enum {
     CREATION_WAIT_MS = 50,
+    UNLOADS_OF_A_CUT = 1 << 30 // more than any count that something was remembered with
 };
 
 static uint64_t whole_pages(uint64_t bytes) {
@@ -140,6 +147,11 @@ static void publish(void) {
     __atomic_store_n(&ledger.header, (struct ledger_header *)backing.base, __ATOMIC_RELEASE);
 }
 
+static void keep_header(void) {
+    if (backing.is_file)
+        first_header = *ledger.header;
+}
+
 static int create(const char *dir, uint32_t stack_depth) {
     struct ledger_region regions[LEDGER_REGIONS];
     int error = reserve(&backing, dir, regions);
@@ -158,6 +170,7 @@ static int create(const char *dir, uint32_t stack_depth) {
     }
     fill_header((struct ledger_header *)backing.base, regions, stack_depth);
     publish();
+    keep_header();
     return 0;
 }
 
@@ -190,11 +203,32 @@ int ledger_create(const char *dir, uint32_t stack_depth) {
     return error < 0 ? error : 1;
 }
 
+void ledger_note_options(uint32_t families, uint32_t grace_ms, uint32_t exit_grace_ms) {
+    ledger.header->families = families;
+    ledger.header->grace_ms = grace_ms;
+    ledger.header->exit_grace_ms = exit_grace_ms;
+    keep_header();
+}
+
 bool ledger_creation_failed(void) {
     return __atomic_load_n(&creation_failed, __ATOMIC_RELAXED);
 }
 
 // --- growth -------------------------------------------------------------------------------------
+
+static void raise_to(uint64_t *mark, uint64_t value) {
+    uint64_t old = __atomic_load_n(mark, __ATOMIC_RELAXED);
+    while (old < value && !__atomic_compare_exchange_n(mark, &old, value, false, __ATOMIC_SEQ_CST,
+                                                       __ATOMIC_RELAXED))
+        ;
+}
+
+// What is left of the last page of a file that was cut reads as zero, as does all of one that was
+// made longer again: no signal tells of that.
+static bool was_cut(const struct ledger_region *region, enum ledger_region_id id) {
+    return backing.is_file && region->reserved_bytes != first_header.regions[id].reserved_bytes &&
+           ledger_survives_cut(backing.base);
+}
 
 int ledger_commit(enum ledger_region_id id, uint64_t bytes) {
     struct ledger_region *region = &ledger.header->regions[id];
@@ -202,7 +236,7 @@ int ledger_commit(enum ledger_region_id id, uint64_t bytes) {
     if (LIKELY(bytes <= committed))
         return 0;
     if (bytes > region->reserved_bytes)
-        return -ENOSPC;
+        return was_cut(region, id) ? ledger_commit(id, bytes) : -ENOSPC;
     uint64_t step = committed < GROWTH_MIN_BYTES   ? GROWTH_MIN_BYTES
                     : committed > GROWTH_MAX_BYTES ? GROWTH_MAX_BYTES
                                                    : committed;
@@ -212,6 +246,7 @@ int ledger_commit(enum ledger_region_id id, uint64_t bytes) {
     if (target > region->reserved_bytes)
         target = region->reserved_bytes;
     // Two threads may both grow it: the range only overlaps, and the larger target stands.
+    raise_to(&writable_bytes[id], target);
     int error = backing_commit(&backing, region->offset + committed, region->offset + target);
     if (error < 0)
         return error;
@@ -228,9 +263,70 @@ uint64_t ledger_take(enum ledger_region_id id, uint64_t count, uint64_t element_
     do {
         if (ledger_commit(id, (first + count) * element_bytes) < 0)
             return 0;
+        raise_to(&handed_out[id], first + count);
     } while (!__atomic_compare_exchange_n(used, &first, first + count, false, __ATOMIC_RELAXED,
                                           __ATOMIC_RELAXED));
     return first;
+}
+
+// --- a file that is cut -------------------------------------------------------------------------
+
+// Puts memory of our own in the place of the file. Other threads may be anywhere in it: what was
+// writable is so at any moment. Who makes more of it writable meanwhile has noted that before, and
+// does it again, or behind this.
+static int leave_file(void) {
+    const struct ledger_region *regions = first_header.regions;
+    int error = backing_replace(&backing, 0, regions[0].offset, true);
+    for (int i = 0; i < LEDGER_REGIONS && error == 0; i++) {
+        uint64_t from = regions[i].offset, end = from + regions[i].reserved_bytes;
+        uint64_t to = from + __atomic_load_n(&writable_bytes[i], __ATOMIC_SEQ_CST);
+        error = backing_replace(&backing, from, to, true);
+        if (error == 0)
+            error = backing_replace(&backing, to, end, false);
+        uint64_t grown = from + __atomic_load_n(&writable_bytes[i], __ATOMIC_SEQ_CST);
+        if (error == 0 && grown > to)
+            error = backing_commit(&backing, to, grown);
+    }
+    return error;
+}
+
+// The memory is zero, and a thread may still hold a number from before: none of them is handed out
+// again, and `process` and `unloads` make void what is known of stacks beside the ledger.
+static void begin_anew(void) {
+    struct ledger_header *fresh = &first_header;
+    for (int i = 0; i < LEDGER_REGIONS; i++) {
+        struct ledger_region *region = &fresh->regions[i];
+        region->committed_bytes = __atomic_load_n(&writable_bytes[i], __ATOMIC_RELAXED);
+        region->used = __atomic_load_n(&handed_out[i], __ATOMIC_RELAXED);
+        if (i != LEDGER_FDS && region->used == 0)
+            region->used = 1;
+    }
+    memset(&fresh->counters, 0, sizeof fresh->counters);
+    fresh->free_record = 0;
+    fresh->process++;
+    fresh->unloads += UNLOADS_OF_A_CUT;
+    fresh->file_cut_ns = clock_now_ns();
+    memcpy(ledger.header, fresh, sizeof *fresh);
+}
+
+bool ledger_survives_cut(const void *address) {
+    static int mending; // pid of the process with a thread that is at it, 0 for none
+    int self = sys_getpid(), nobody = 0;
+    if (!ledger_exists() || (uintptr_t)address - (uintptr_t)backing.base >= backing.bytes)
+        return false;
+    // Where another thread is at it, or has done it, what failed need only be tried again.
+    if (!__atomic_compare_exchange_n(&mending, &nobody, self, false, __ATOMIC_ACQUIRE,
+                                     __ATOMIC_RELAXED) &&
+        nobody == self)
+        return true;
+    bool mended = !ledger.is_file || leave_file() == 0;
+    if (mended && ledger.is_file) {
+        begin_anew();
+        backing.is_file = false;
+        ledger.is_file = false;
+    }
+    __atomic_store_n(&mending, 0, __ATOMIC_RELEASE);
+    return mended;
 }
 
 // --- fork ---------------------------------------------------------------------------------------
@@ -323,9 +419,10 @@ static int adopt(const struct image *image) {
     return error;
 }
 
-// While memory is exchanged no handler of the program may run: it could enter our hooks.
+// While memory is exchanged no handler of the program may run: it could enter our hooks. Ours of
+// SIGBUS may: the parent's file may be cut while it is copied.
 static int leave_parents_file(void) {
-    uint64_t mask = sys_set_signal_mask(~0ull);
+    uint64_t mask = sys_block_signals();
     struct image *image = prepared ? prepared : take_image(); // _Fork and clone run no handlers
     prepared = NULL;
     int error = image ? adopt(image) : -ENOMEM;
@@ -368,7 +465,7 @@ static uint64_t correct_records(void) {
     if (!backing.is_file && !__atomic_load_n(&had_threads, __ATOMIC_RELAXED) &&
         process_is_single_threaded())
         return inherited; // of one thread: nothing can be wrong, and nothing needs to be looked at
-    uint64_t mask = sys_set_signal_mask(~0ull);
+    uint64_t mask = sys_block_signals();
     ledger_records_rebuild(&inherited); // where it cannot, nothing is better known
     sys_set_signal_mask(mask);
     return inherited;
@@ -393,5 +490,6 @@ int ledger_continue_in_child(void) {
     uint32_t forked_by = header->pid;
     describe_process(header);
     header->parent_pid = forked_by;
+    keep_header();
     return 0;
 }

@@ -47,6 +47,15 @@ static inline bool ledger_is_file(void) {
     return ledger.is_file;
 }
 
+// For the tools, which judge by the rules of these options where this process made no report. Once,
+// behind the creation.
+void ledger_note_options(uint32_t families, uint32_t grace_ms, uint32_t exit_grace_ms);
+
+// In a handler of SIGBUS: true where it was at an address of the ledger's and is mended. The file
+// behind it was truncated, by the user's own hand or root's, and what stood in it is lost. The
+// ledger begins anew there, in memory of its own; other threads may be anywhere in it meanwhile.
+bool ledger_survives_cut(const void *address);
+
 // Something is about to make a process that has our descriptors too, if only until it calls exec:
 // what is open now may have another holder from here on. Does nothing without a ledger.
 static inline void ledger_note_fork(void) {
@@ -178,7 +187,8 @@ static inline bool ledger_fd_put(int fd, uint32_t number) {
 // How many sockets with a record are open.
 static inline uint64_t ledger_open_sockets(void) {
     const struct ledger_counters *c = &ledger.header->counters;
-    return c->inherited + c->born + c->found - c->closed - c->closed_unseen;
+    uint64_t come = c->inherited + c->born + c->found, gone = c->closed + c->closed_unseen;
+    return come > gone ? come - gone : 0; // behind a cut, one may have gone that had come before
 }
 
 static inline void ledger_count(uint64_t *counter) {

@@ -372,6 +372,9 @@ struct ledger_header {
     // Written by `sockleak run` into a ledger that it keeps, of a process that ended without a
     // report: when it was found gone. 0: not known.
     uint64_t gone_ns;
+    // When the file that this ledger was in turned out to have been truncated. All that was known
+    // before is lost: the ledger began anew. 0: it was not.
+    uint64_t file_cut_ns;
 };
 
 _Static_assert(sizeof(struct ledger_header) <= LEDGER_HEADER_BYTES, "header fits its page");

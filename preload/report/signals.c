@@ -2,6 +2,7 @@
 #include "base/options.h"
 #include "base/owner.h"
 #include "base/sys.h"
+#include "ledger/ledger.h"
 #include "report/interrupted.h"
 #include "report/trigger.h"
 #include <errno.h>
@@ -13,17 +14,26 @@ enum {
     SLOTS = 8
 };
 
-struct held_signal {
-    int signal;
-    bool always; // the report signal: ours unless it is ignored; else only over the default
-    bool installed;
-    const struct sigaction *programs; // what the program believes to be in force
-    unsigned next;
-    struct sigaction slots[SLOTS];
+enum purpose {
+    REPORTS, // ours in front of the program's, unless it is ignored
+    ENDS,    // ours in the place of the default
+    MENDS    // as REPORTS, and as deadly as it was
 };
 
-static struct held_signal held[] = {
-    {.always = true}, {.signal = SIGTERM}, {.signal = SIGINT}, {.signal = SIGHUP}};
+struct held_signal {
+    int signal;
+    enum purpose purpose;
+    const struct sigaction *programs; // what the program believes to be in force
+    struct sigaction slots[SLOTS];
+    unsigned next;
+    bool installed;
+};
+
+static struct held_signal held[] = {{.purpose = REPORTS},
+                                    {.signal = SIGTERM, .purpose = ENDS},
+                                    {.signal = SIGINT, .purpose = ENDS},
+                                    {.signal = SIGHUP, .purpose = ENDS},
+                                    {.signal = SIGBUS, .purpose = MENDS}};
 
 enum {
     HELD_COUNT = sizeof held / sizeof *held
@@ -73,6 +83,18 @@ static const char *headline_words(int signal) {
     }
 }
 
+static void restore_default(int signal) {
+    struct sigaction fallback;
+    memset(&fallback, 0, sizeof fallback);
+    fallback.sa_handler = SIG_DFL;
+    real_action(signal, &fallback, NULL);
+}
+
+// Blocked while the handler runs, and taken as soon as that returns.
+static void raise_again(int signal) {
+    sys_call(SYS_tgkill, sys_getpid(), sys_gettid(), signal, 0, 0, 0);
+}
+
 static void on_end(int signal, siginfo_t *info, void *context) {
     (void)info;
     int saved_errno = errno;
@@ -82,12 +104,8 @@ static void on_end(int signal, siginfo_t *info, void *context) {
     interrupted_begin(context);
     trigger_end(ENDED_SIGNAL, 128 + signal, headline_words(signal));
     interrupted_end();
-    struct sigaction fallback;
-    memset(&fallback, 0, sizeof fallback);
-    fallback.sa_handler = SIG_DFL;
-    real_action(signal, &fallback, NULL);
-    // Blocked while this handler runs, and taken as soon as it returns.
-    sys_call(SYS_tgkill, sys_getpid(), sys_gettid(), signal, 0, 0, 0);
+    restore_default(signal);
+    raise_again(signal);
     errno = saved_errno;
 }
 
@@ -129,6 +147,30 @@ static void on_report(int signal, siginfo_t *info, void *context) {
         call_programs_handler(h, signal, info, context);
 }
 
+// Only what a thread's own access raised comes again when the handler returns; and then with the
+// address, for who looks at the core.
+static bool comes_again(const siginfo_t *info) {
+    return info->si_code >= BUS_ADRALN && info->si_code <= BUS_MCEERR_AR;
+}
+
+static void on_bus(int signal, siginfo_t *info, void *context) {
+    if (info->si_code == BUS_ADRERR && ledger_survives_cut(info->si_addr))
+        return;
+    struct held_signal *h = held_of(signal);
+    if (!h) // given back meanwhile
+        return;
+    struct sigaction action = programs(h);
+    if (is_handler(&action)) {
+        call_programs_handler(h, signal, info, context);
+    } else {
+        int saved_errno = errno;
+        restore_default(signal);
+        if (!comes_again(info))
+            raise_again(signal);
+        errno = saved_errno;
+    }
+}
+
 // In the place of a handler of the program's that the kernel would reset to the default at its call
 // (SA_RESETHAND). Such a handler often tidies up and raises the signal again, as node's does: then
 // the default is our on_end.
@@ -151,7 +193,7 @@ static void on_once(int signal, siginfo_t *info, void *context) {
 
 static bool is_ours(const struct sigaction *action) {
     return action->sa_sigaction == on_end || action->sa_sigaction == on_report ||
-           action->sa_sigaction == on_once;
+           action->sa_sigaction == on_bus || action->sa_sigaction == on_once;
 }
 
 // --- installing ---------------------------------------------------------------------------------
@@ -163,8 +205,8 @@ static struct sigaction over(const struct held_signal *h, const struct sigaction
     // survive that, and they would die of the signal.
     if (wanted->sa_handler == SIG_IGN)
         return action;
-    if (h->always) {
-        action.sa_sigaction = on_report;
+    if (h->purpose != ENDS) {
+        action.sa_sigaction = h->purpose == REPORTS ? on_report : on_bus;
         action.sa_flags = is_handler(wanted) ? (wanted->sa_flags & ~(int)SA_RESETHAND) | SA_SIGINFO
                                              : SA_RESTART | SA_ONSTACK | SA_SIGINFO;
     } else if (wanted->sa_handler == SIG_DFL) {
@@ -206,7 +248,14 @@ static bool is_init(void) {
 }
 
 static bool is_wanted(const struct held_signal *h, bool init) {
-    return h->signal && (h->always || !init);
+    switch (h->purpose) {
+    case REPORTS:
+        return h->signal != 0;
+    case ENDS:
+        return !init;
+    default:
+        return !init && ledger_is_file();
+    }
 }
 
 void signals_install(sigaction_function *real) {
@@ -225,7 +274,7 @@ void signals_give_back_ends(void) {
     for (int i = 0; i < HELD_COUNT; i++) {
         struct held_signal *h = &held[i];
         struct sigaction now;
-        if (h->always || !h->installed)
+        if (h->purpose == REPORTS || !h->installed)
             continue;
         if (real_action(h->signal, NULL, &now) == 0 && is_ours(&now)) {
             now = programs(h);

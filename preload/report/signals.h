@@ -1,5 +1,7 @@
 // The signals that make a report: the report signal (option `signal`), and those that would end the
-// process by default (SIGTERM, SIGINT, SIGHUP).
+// process by default (SIGTERM, SIGINT, SIGHUP). And SIGBUS where the ledger is a file, which
+// somebody may truncate: the process must not die of it. (It does in a thread that blocks SIGBUS:
+// what a thread itself causes kills it then, signal(7).)
 //
 // The program must not notice. It reads from sigaction what it would read without us, its own
 // handler of the report signal runs after ours, and a signal that ends it ends it as before: our
@@ -15,7 +17,7 @@ typedef int sigaction_function(int, const struct sigaction *, struct sigaction *
 // Called at a process's first socket event. `real` is libc's sigaction. Signal-safe.
 void signals_install(sigaction_function *real);
 
-// Puts the program's own actions of SIGTERM, SIGINT and SIGHUP in force and holds them no longer:
+// Puts the program's own actions of all but the report signal in force and holds them no longer:
 // before a sandbox, in which ours could not end the process (base/owner.h). The report signal stays
 // held: it must not kill. Signal-safe.
 void signals_give_back_ends(void);

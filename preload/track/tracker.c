@@ -34,19 +34,13 @@ static HOT uint32_t thread_id(void) {
 
 // --- the process --------------------------------------------------------------------------------
 
-// For the tools, which judge by the same rules where this process made no report.
-static void note_options(struct ledger_header *header) {
-    header->families = (uint32_t)options.families;
-    header->grace_ms = (uint32_t)options.grace_ms;
-    header->exit_grace_ms = (uint32_t)options.exit_grace_ms;
-}
-
 static COLD bool make_ledger(void) {
     int created = ledger_create(options.ledger_dir, (uint32_t)options.stack_depth);
     if (created == 1) {
         clock_init();
         owner_claim();
-        note_options(ledger.header);
+        ledger_note_options((uint32_t)options.families, (uint32_t)options.grace_ms,
+                            (uint32_t)options.exit_grace_ms);
         if (tracker_on_first_birth)
             tracker_on_first_birth();
     }

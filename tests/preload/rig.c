@@ -1,6 +1,7 @@
 #include "rig.h"
 #include "base/sys.h"
 #include <arpa/inet.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -105,6 +106,46 @@ struct rig_result *rig_run(struct rig_result *out, const char *scenario, enum ri
     char *argv[] = {self, (char *)"--scenario", (char *)(uintptr_t)scenario, NULL};
     return rig_command(out, argv, mode, options);
 }
+
+// --- files --------------------------------------------------------------------------------------
+
+static char directory[64];
+static pid_t directory_maker;
+
+void rig_empty_directory(void) {
+    DIR *dir = opendir(directory);
+    struct dirent *entry;
+    while (dir && (entry = readdir(dir)))
+        unlinkat(dirfd(dir), entry->d_name, 0);
+    if (dir)
+        closedir(dir);
+}
+
+static void remove_directory(void) {
+    if (getpid() != directory_maker)
+        return;
+    rig_empty_directory();
+    rmdir(directory);
+}
+
+const char *rig_directory(void) {
+    if (!directory[0]) {
+        strcpy(directory, "/tmp/sockleak-test-XXXXXX");
+        assert_non_null(mkdtemp(directory));
+        directory_maker = getpid();
+        atexit(remove_directory);
+    }
+    return directory;
+}
+
+const char *rig_ledger_options(const char *more) {
+    static char options[256];
+    snprintf(options, sizeof options, "ledger_dir=%s%s%s", rig_directory(), more ? ":" : "",
+             more ? more : "");
+    return options;
+}
+
+// --- beside the bare program --------------------------------------------------------------------
 
 // The first line that is not the same.
 static void show_difference(const char *scenario, const char *bare, const char *with) {

@@ -55,6 +55,15 @@ struct rig_result *rig_run(struct rig_result *out, const char *scenario, enum ri
 struct rig_result *rig_command(struct rig_result *out, char *const *argv, enum rig_mode mode,
                                const char *options);
 
+// A directory for this test program's files, made at the first call, and removed with what is in it
+// when the program ends; or emptied before.
+const char *rig_directory(void);
+void rig_empty_directory(void);
+
+// Options that keep the ledger in a file there: "ledger_dir=...", and `more` behind it (NULL: no
+// more). Valid until the next call.
+const char *rig_ledger_options(const char *more);
+
 // Asserts that a scenario ends with the same status and the same stdout bare and preloaded.
 // `preloaded` (may be NULL) gets the second run, for its report.
 void rig_assert_same_as_bare(const char *scenario, const char *options,

@@ -20,8 +20,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-static char directory[64], options[96];
-
 // --- results ------------------------------------------------------------------------------------
 
 // Volatile: what the compiler does not know to be wrong.
@@ -199,7 +197,7 @@ static int run_many_arguments(void) {
 
 static void same(const char *scenario) {
     rig_assert_same_as_bare(scenario, "", NULL);
-    rig_assert_same_as_bare(scenario, options, NULL);
+    rig_assert_same_as_bare(scenario, rig_ledger_options(NULL), NULL);
 }
 
 static void failures_are_the_same_as_bare(void **state) {
@@ -309,18 +307,10 @@ static int run_exec_beside_threads(void) {
     return 1;
 }
 
-static void remove_files(void) {
-    DIR *dir = opendir(directory);
-    const struct dirent *entry;
-    while ((entry = readdir(dir)))
-        unlinkat(dirfd(dir), entry->d_name, 0);
-    closedir(dir);
-}
-
 static void scenario_succeeds(const char *scenario) {
     static struct rig_result result;
-    rig_run(&result, scenario, PRELOADED, options);
-    remove_files();
+    rig_run(&result, scenario, PRELOADED, rig_ledger_options(NULL));
+    rig_empty_directory();
     if (result.status)
         print_error("%s%s", result.out, result.err);
     assert_int_equal(result.status, 0);
@@ -338,7 +328,7 @@ static void children_count_as_forks_and_exec_nothing_of_the_parents(void **state
 
 static void an_exec_says_so_and_which_sockets_it_closes(void **state) {
     (void)state;
-    setenv("LEDGER_DIR", directory, 1);
+    setenv("LEDGER_DIR", rig_directory(), 1);
     scenario_succeeds("exec beside threads");
 }
 
@@ -356,10 +346,6 @@ int main(int argc, char **argv) {
         {"reads last ledger", run_reads_last_ledger},
     };
     rig_start(argc, argv, scenarios, sizeof scenarios / sizeof *scenarios);
-    snprintf(directory, sizeof directory, "/tmp/sockleak-exec-XXXXXX");
-    if (!mkdtemp(directory))
-        return 1;
-    snprintf(options, sizeof options, "ledger_dir=%s", directory);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(failures_are_the_same_as_bare),
         cmocka_unit_test(what_is_no_program_is_not_opened),
@@ -371,8 +357,5 @@ int main(int argc, char **argv) {
         cmocka_unit_test(children_count_as_forks_and_exec_nothing_of_the_parents),
         cmocka_unit_test(an_exec_says_so_and_which_sockets_it_closes),
     };
-    int failed = cmocka_run_group_tests(tests, NULL, NULL);
-    remove_files();
-    rmdir(directory);
-    return failed;
+    return cmocka_run_group_tests(tests, NULL, NULL);
 }

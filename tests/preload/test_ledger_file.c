@@ -3,11 +3,9 @@
 #include "base/sys.h"
 #include "ledger_view.h"
 #include "rig.h"
-#include <dirent.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -21,22 +19,9 @@ enum {
     ENOUGH_MS = 8000 // on a busy machine fewer children must do
 };
 
-static char directory[64];
-
-static void remove_files(void) {
-    DIR *dir = opendir(directory);
-    struct dirent *entry;
-    while (dir && (entry = readdir(dir)))
-        unlinkat(dirfd(dir), entry->d_name, 0);
-    if (dir)
-        closedir(dir);
-}
-
 static int run_with_directory(const char *scenario, struct rig_result *result) {
-    char options[96];
-    snprintf(options, sizeof options, "ledger_dir=%s", directory);
-    rig_run(result, scenario, PRELOADED, options);
-    remove_files();
+    rig_run(result, scenario, PRELOADED, rig_ledger_options(NULL));
+    rig_empty_directory();
     if (result->status != 0)
         print_error("%s: %s%s", scenario, result->out, result->err);
     return result->status;
@@ -180,18 +165,10 @@ int main(int argc, char **argv) {
         {"clones_while_threads_open_and_close", clones_while_threads_open_and_close},
     };
     rig_start(argc, argv, scenarios, sizeof scenarios / sizeof *scenarios);
-    strcpy(directory, "/tmp/sockleak-file-XXXXXX");
-    if (!mkdtemp(directory)) {
-        perror("no directory");
-        return 1;
-    }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_child_knows_the_origin_of_a_connection_that_its_parent_closes),
         cmocka_unit_test(a_child_forked_amid_threads_has_a_whole_ledger),
         cmocka_unit_test(a_child_cloned_amid_threads_has_a_whole_ledger),
     };
-    int failed = cmocka_run_group_tests_name("ledger_file", tests, NULL, NULL);
-    remove_files();
-    rmdir(directory);
-    return failed;
+    return cmocka_run_group_tests_name("ledger_file", tests, NULL, NULL);
 }

@@ -10,7 +10,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-static const int numbers[] = {SIGUSR1, SIGTERM, SIGINT, SIGHUP, SIGUSR2};
+static const int numbers[] = {SIGUSR1, SIGTERM, SIGINT, SIGHUP, SIGUSR2, SIGBUS};
 
 enum {
     NUMBERS = sizeof numbers / sizeof *numbers
@@ -242,6 +242,7 @@ static void the_view_is_the_bare_one(void **state) {
     rig_assert_same_as_bare(*state, NULL, NULL);
     rig_assert_same_as_bare(*state, "signal=none", NULL);
     rig_assert_same_as_bare(*state, "signal=USR2", NULL);
+    rig_assert_same_as_bare(*state, rig_ledger_options(NULL), NULL);
 }
 
 int main(int argc, char **argv) {

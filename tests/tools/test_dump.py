@@ -133,6 +133,26 @@ print(reset.fileno(), ended.fileno(), flush=True); sys.stdin.readline()
         self.assertEqual(findings(dump_json(pid)), [("fin-unread", 2)])
         run.communicate("0\n", harness.DEADLINE_S)  # killed, it would leave its directory behind
 
+    def test_a_ledger_whose_file_was_truncated_says_so(self):
+        """The process lives on, and what is open has no known origin."""
+        script = self.write("leaker.py", harness.LEAKER)
+        process = self.start(PYTHON, script, "eof=2", stderr=subprocess.PIPE, env=harness.clean_environment(
+            LD_PRELOAD=harness.LIBRARY, SOCKLEAK_OPTIONS=f"ledger_dir={self.directory}"))
+        process.stdout.readline()
+        (name,) = [each for each in os.listdir(self.directory) if each.endswith(".ledger")]
+        os.truncate(self.path(name), 0)
+        process.send_signal(signal.SIGUSR1)
+        while "truncated by somebody" not in process.stderr.readline():
+            self.assertIsNone(process.poll())
+        time.sleep(GRACE_S)
+        done = sockleak("dump", process.pid)
+        self.assertIn("its ledger's file was truncated by somebody", done.stdout)
+        (finding,) = [f for p in dump_json(process.pid)["processes"] for f in p["findings"]]
+        self.assertEqual((finding["verdict"], finding["birth"]["call"], finding["count"]), ("fin-unread", "unknown", 2))
+        done = sockleak("report", self.path(name))
+        self.assertEqual(done.returncode, 1)
+        self.assert_one_line(done.stderr, "empty: .*somebody has truncated it")
+
     def test_before_its_first_socket(self):
         process = self.start("cat", env=harness.clean_environment(LD_PRELOAD=harness.LIBRARY))
         # Loaded, it sleeps until there is something to read; what still loads waits for a disk, at most.

@@ -65,6 +65,24 @@ ISOLATED(with_a_directory_it_is_a_file_there) {
     unlink(name);
 }
 
+ISOLATED(only_faults_in_a_file_of_its_own_are_mended) {
+    char elsewhere = 0;
+    assert_false(ledger_survives_cut(ledger.header)); // none yet
+    assert_int_equal(ledger_create(scratch_directory(), 32), 1);
+    assert_false(ledger_survives_cut(&elsewhere));
+    assert_false(ledger_survives_cut(NULL));
+    assert_true(ledger_is_file());
+    uint32_t process = ledger.header->process, number = ledger_record_new();
+    remove_own_file();
+    assert_true(ledger_survives_cut(ledger_record(number)));
+    assert_false(ledger_is_file());
+    assert_true(ledger.header->file_cut_ns != 0);
+    assert_int_equal(ledger.header->process, process + 1); // what is remembered of stacks is void
+    assert_true(ledger_record_new() > number);
+    assert_true(ledger_survives_cut(ledger_record(number))); // by another thread, a moment ago
+    it_works();
+}
+
 ISOLATED(a_directory_that_cannot_be_written_gives_private_memory) {
     if (geteuid() == 0)
         assert_int_equal(ledger_create("/proc/self/fdinfo", 32), 1); // not even root's
@@ -195,6 +213,7 @@ ISOLATED(a_tmpfs_that_fills_up_counts_what_is_not_tracked) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(with_a_directory_it_is_a_file_there),
+        cmocka_unit_test(only_faults_in_a_file_of_its_own_are_mended),
         cmocka_unit_test(a_directory_that_cannot_be_written_gives_private_memory),
         cmocka_unit_test(a_file_size_limit_gives_private_memory),
         cmocka_unit_test(few_addresses_give_a_smaller_ledger),
