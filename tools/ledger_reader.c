@@ -169,7 +169,7 @@ static void add_process(struct ledger_reading *reader) {
         report_process_note(reader->report, process,
                             "its ledger's file was truncated by somebody: what was known of the "
                             "sockets before is lost");
-    process->has_rules = header->families || header->grace_ms || header->exit_grace_ms;
+    process->has_rules = true;
     process->unix_sockets = header->families != FAMILIES_INET;
     process->inet_sockets = header->families != FAMILIES_UNIX;
     process->grace_ms = header->grace_ms;

@@ -79,7 +79,7 @@ static int add_file(struct report *report, const char *path, int flags) {
         error = json_reader_add(report, fd, bytes, path);
     else {
         error_say(bytes ? "%s: neither a ledger nor a JSON report of sockleak"
-                        : "%s: empty: if it was a ledger, somebody has truncated it",
+                        : "%s: empty: no ledger, or one that somebody has truncated",
                   path);
         error = -EBADMSG;
     }

@@ -225,7 +225,7 @@ static void raise_to(uint64_t *mark, uint64_t value) {
 
 // What is left of the last page of a file that was cut reads as zero, as does all of one that was
 // made longer again: no signal tells of that.
-static bool was_cut(const struct ledger_region *region, enum ledger_region_id id) {
+static COLD bool was_cut(const struct ledger_region *region, enum ledger_region_id id) {
     return backing.is_file && region->reserved_bytes != first_header.regions[id].reserved_bytes &&
            ledger_survives_cut(backing.base);
 }
@@ -309,7 +309,7 @@ static void begin_anew(void) {
     memcpy(ledger.header, fresh, sizeof *fresh);
 }
 
-bool ledger_survives_cut(const void *address) {
+COLD bool ledger_survives_cut(const void *address) {
     static int mending; // pid of the process with a thread that is at it, 0 for none
     int self = sys_getpid(), nobody = 0;
     if (!ledger_exists() || (uintptr_t)address - (uintptr_t)backing.base >= backing.bytes)

@@ -1,6 +1,6 @@
-// A ledger file that somebody truncates while it is mapped: the process goes on, keeps its ledger in
-// memory of its own from there, and says what it lost. And SIGBUS, which tells the library of it,
-// stays the program's: what it sets, what it reads back, and how it ends.
+// A ledger file that somebody truncates while it is mapped: the process goes on, keeps its ledger
+// in memory of its own from there, and says what it lost. And SIGBUS, which tells the library of
+// it, stays the program's: what it sets, what it reads back, and how it ends.
 #include "ledger_view.h"
 #include "rig.h"
 #include <dirent.h>
@@ -38,7 +38,8 @@ static bool cut(long bytes) {
     struct dirent *entry;
     int files = 0;
     while (dir && (entry = readdir(dir)))
-        files += strstr(entry->d_name, ".ledger") && cut_file(dirfd(dir), entry->d_name, bytes) == 0;
+        files +=
+            strstr(entry->d_name, ".ledger") && cut_file(dirfd(dir), entry->d_name, bytes) == 0;
     if (dir)
         closedir(dir);
     return files > 0 || !getenv("LD_PRELOAD");
@@ -76,7 +77,8 @@ static int goes_on(void) {
     int failed = leaks_before();
     int held = socket(AF_INET, SOCK_STREAM, 0);
     const char *kept = getenv("KEPT_BYTES");
-    if (!cut(kept ? atol(kept) : 0) || (getenv("REGROWN_BYTES") && !cut(atol(getenv("REGROWN_BYTES")))))
+    if (!cut(kept ? atol(kept) : 0) ||
+        (getenv("REGROWN_BYTES") && !cut(atol(getenv("REGROWN_BYTES")))))
         return 1;
     failed |= shutdown(held, SHUT_RDWR) != -1; // not connected
     failed |= close(held);
