@@ -52,6 +52,9 @@ void image_init(struct ledger_image *image, uint32_t pid) {
     strcpy(header->exe, "/opt/server");
     memcpy(header->cmdline, "server\0-v", 10);
     header->cmdline_bytes = 10;
+    header->stack_depth = 32; // the library's defaults
+    header->grace_ms = 1000;
+    header->exit_grace_ms = 100;
     place(image, LEDGER_FDS, image->fds, sizeof image->fds, 0);
     place(image, LEDGER_RECORDS, image->records, sizeof image->records, 1);
     place(image, LEDGER_BUCKETS, image->buckets, sizeof image->buckets, 1);
