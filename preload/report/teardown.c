@@ -61,9 +61,12 @@ static bool is_taken(const struct ledger_record *record) {
 // --- which steps happened -----------------------------------------------------------------------
 
 static bool peer_fin_came(const struct ledger_record *record) {
+    uint8_t state = is_taken(record) ? record->snapshot.state : STATE_UNKNOWN;
+    if (state == STATE_FIN_WAIT1 || state == STATE_FIN_WAIT2)
+        return false;
     if (record->eof_ns || (record->flags & RECORD_FIN_SECOND))
         return true;
-    switch (is_taken(record) ? record->snapshot.state : STATE_UNKNOWN) {
+    switch (state) {
     case STATE_CLOSE_WAIT:
     case STATE_LAST_ACK:
     case STATE_CLOSING:

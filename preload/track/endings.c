@@ -132,22 +132,25 @@ static inline bool is_tcp_connection(const struct ledger_record *record) {
            (record->protocol == 0 || record->protocol == IPPROTO_TCP);
 }
 
-// What TCP_INFO would say as well, for less: after the peer's FIN, or its reset, poll sees
-// POLLRDHUP (tcp_poll in net/ipv4/tcp.c). Where it does that may also come from a shutdown(SHUT_RD)
-// of this side's.
-static bool has_no_fin_come(int fd) {
+// What TCP_INFO would say as well, for little more than half of the time: after the peer's FIN, or
+// its reset, poll sees POLLRDHUP, and only after a reset an error or a hangup, too (tcp_poll in
+// net/ipv4/tcp.c). POLLRDHUP may also come from a shutdown(SHUT_RD) of this side's.
+static uint16_t fin_order_by_poll(int fd, bool may_be_believed) {
     int seen = sys_poll_at_once(fd, POLLRDHUP);
-    return seen >= 0 && !(seen & (POLLRDHUP | POLLHUP | POLLNVAL));
+    if (seen >= 0 && !(seen & (POLLRDHUP | POLLHUP | POLLNVAL)))
+        return RECORD_FIN_FIRST;
+    return seen == POLLRDHUP && may_be_believed ? RECORD_FIN_SECOND : 0;
 }
 
 // Where our FIN will stand; 0 where that is not known.
-static uint16_t fin_order(struct ledger_record *record, int fd) {
+static uint16_t fin_order(struct ledger_record *record, int fd, bool may_be_believed) {
     struct tcp_info info;
     if (__atomic_load_n(&record->eof_ns, __ATOMIC_RELAXED) && // another thread may be told just now
         !(ledger_flags(record) & RECORD_EOF_UNASKED))
         return RECORD_FIN_SECOND;
-    if (is_tcp_connection(record) && has_no_fin_come(fd))
-        return RECORD_FIN_FIRST;
+    uint16_t seen = is_tcp_connection(record) ? fin_order_by_poll(fd, may_be_believed) : 0;
+    if (LIKELY(seen))
+        return seen;
     if (!(ledger_flags(record) & (RECORD_CONNECTED | RECORD_CONNECTING)) || !tcp_info_of(fd, &info))
         return 0;
     if (info.tcpi_state == STATE_CLOSE_WAIT) {
@@ -160,10 +163,16 @@ static uint16_t fin_order(struct ledger_record *record, int fd) {
     return is_open ? RECORD_FIN_FIRST : 0;
 }
 
-void ending_note_fin_order(struct ledger_record *record, int fd) {
+void ending_note_fin_order(struct ledger_record *record, int fd, bool may_be_believed) {
     const uint16_t known = RECORD_SHUT_WR | RECORD_FIN_FIRST | RECORD_FIN_SECOND;
     if (may_be_tcp(record) && !(ledger_flags(record) & known))
-        __atomic_fetch_or(&record->flags, fin_order(record, fd), __ATOMIC_ACQ_REL);
+        __atomic_fetch_or(&record->flags, fin_order(record, fd, may_be_believed), __ATOMIC_ACQ_REL);
+}
+
+void ending_bound_fin(struct ledger_record *record, uint64_t now_ns) {
+    const struct ending_eof by_now = {.fin_ns = now_ns, .is_bound = true};
+    if ((ledger_flags(record) & RECORD_FIN_SECOND) && record->fin_ns == 0 && record->eof_ns == 0)
+        ending_put_fin(record, &by_now);
 }
 
 // --- close --------------------------------------------------------------------------------------

@@ -16,8 +16,13 @@
 void ending_note(uint32_t number, int fd, const void *caller, uint64_t now_ns);
 
 // Before a shutdown that will send our FIN: has the peer's come? One poll, and one getsockopt
-// where that is not enough, once a socket.
-void ending_note_fin_order(struct ledger_record *record, int fd);
+// where that is not enough, once a socket. `may_be_believed`: by all that is known of it nobody
+// shut down its reading, so that for poll too only the peer has ended the stream.
+void ending_note_fin_order(struct ledger_record *record, int fd, bool may_be_believed);
+
+// Behind that shutdown, at `now_ns` of clock_now_ns(): when the peer's FIN had come, if nothing
+// better is known.
+void ending_bound_fin(struct ledger_record *record, uint64_t now_ns);
 
 // What the kernel says when a read has returned 0.
 struct ending_eof {

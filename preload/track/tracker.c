@@ -326,7 +326,7 @@ static HOT bool claim(struct ledger_record *record, uint16_t flag) {
 }
 
 // Of a TCP connection that is no other process's, too, and no file's, the first read that returned
-// 0 is believed for the time being, unless more is known of it.
+// 0 is believed for the time being, unless more is known of it; and so is poll.
 static HOT bool may_be_asked_later(const struct ledger_record *record) {
     const uint16_t more = RECORD_FIN_FIRST | RECORD_FIN_SECOND | RECORD_SHUT_WR | RECORD_SHUT_RD |
                           RECORD_SHUTTING_RD | RECORD_TELLING_EOF;
@@ -404,12 +404,13 @@ HOT uint32_t tracker_shutdown_begin(int fd, int how, const void *caller) {
     if (UNLIKELY(!begin()))
         return 0;
     uint32_t number = hold_or_adopt(fd, caller);
+    struct ledger_record *record = ledger_record(number);
+    if (number && how != SHUT_RD)
+        ending_note_fin_order(record, fd, may_be_asked_later(record));
     // A read in another thread returns 0 as soon as the kernel has shut down: told now, it is not
     // taken for the peer's FIN.
     if (number && how != SHUT_WR)
-        __atomic_fetch_or(&ledger_record(number)->flags, RECORD_SHUTTING_RD, __ATOMIC_ACQ_REL);
-    if (number && how != SHUT_RD)
-        ending_note_fin_order(ledger_record(number), fd);
+        __atomic_fetch_or(&record->flags, RECORD_SHUTTING_RD, __ATOMIC_ACQ_REL);
     return number;
 }
 
@@ -423,8 +424,10 @@ HOT void tracker_shutdown_done(uint32_t kept, int how, bool succeeded, const voi
         // The first one, or the one that sent our FIN.
         if (__atomic_load_n(&record->shutdown_ns, __ATOMIC_RELAXED) == 0 ||
             (flags & RECORD_SHUT_WR & ~ledger_flags(record))) {
+            uint64_t now_ns = clock_now_ns();
             PUT(record, shutdown_stack, stack_capture(caller));
-            PUT(record, shutdown_ns, clock_now_ns());
+            PUT(record, shutdown_ns, now_ns);
+            ending_bound_fin(record, now_ns);
         }
         touch(record);
         __atomic_fetch_or(&record->flags, flags, __ATOMIC_RELEASE);

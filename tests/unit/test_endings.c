@@ -169,6 +169,34 @@ ISOLATED(a_shutdown_after_the_peers_fin_tells_the_end_of_stream_when_it_came) {
     assert_int_equal(record->fin_ns, fin_ns);
 }
 
+// In a process that has opened many, poll's word is believed: see track/unasked.h.
+ISOLATED(a_shutdown_of_one_of_many_costs_one_poll) {
+    accepted();
+    ledger.header->counters.born = UNASKED_AFTER;
+    peer_closes(&pair);
+    shut_down(pair.ours, SHUT_RDWR);
+    const struct ledger_record *record = ledger_record(ledger_fd(pair.ours));
+    assert_true(record->flags & RECORD_FIN_SECOND);
+    assert_true(record->flags & RECORD_FIN_IS_BOUND); // TCP_INFO would have told
+    assert_int_equal(record->fin_ns, record->shutdown_ns);
+    close_ours();
+    assert_counts((struct counts){.passive = 1});
+}
+
+ISOLATED(of_one_of_many_too_neither_a_reset_nor_our_own_shutdown_is_the_peers_fin) {
+    accepted();
+    ledger.header->counters.born = UNASKED_AFTER;
+    shut_down(pair.ours, SHUT_RD);
+    shut_down(pair.ours, SHUT_WR);
+    assert_true(ledger_record(ledger_fd(pair.ours))->flags & RECORD_FIN_FIRST);
+    close_ours();
+    accept_another();
+    peer_resets(&pair);
+    shut_down(pair.ours, SHUT_WR);
+    assert_false(ledger_record(ledger_fd(pair.ours))->flags &
+                 (RECORD_FIN_FIRST | RECORD_FIN_SECOND));
+}
+
 ISOLATED(a_shutdown_that_failed_sent_no_fin) {
     accepted();
     peer_resets(&pair);
@@ -430,6 +458,8 @@ int main(void) {
         cmocka_unit_test(our_shutdown_after_a_reset_is_neither),
         cmocka_unit_test(our_shutdown_after_the_peers_fin_is_passive),
         cmocka_unit_test(a_shutdown_after_the_peers_fin_tells_the_end_of_stream_when_it_came),
+        cmocka_unit_test(a_shutdown_of_one_of_many_costs_one_poll),
+        cmocka_unit_test(of_one_of_many_too_neither_a_reset_nor_our_own_shutdown_is_the_peers_fin),
         cmocka_unit_test(a_shutdown_that_failed_sent_no_fin),
         cmocka_unit_test(a_connect_that_was_given_up_or_failed_is_neither),
         cmocka_unit_test(what_was_never_a_connection_is_only_closed),

@@ -150,6 +150,14 @@ static void both_fins_and_no_close(void **state) {
     assert_int_equal(event(TEARDOWN_PEER_FIN)->state, STATE_TIME_WAIT);
 }
 
+// What was believed at the shutdown does not stand against what the kernel says.
+static void a_fin_that_is_waited_for_has_not_come(void **state) {
+    (void)state;
+    struct ledger_record record = with_shutdown(tcp(STATE_FIN_WAIT2, 400), 400, RECORD_FIN_SECOND);
+    assert_string_equal(steps(&record), "our-fin peer-ack !peer-fin !our-close");
+    assert_int_equal(seen.first, TEARDOWN_FIRST_US);
+}
+
 static void a_last_ack_that_never_comes(void **state) {
     (void)state;
     struct ledger_record record =
@@ -236,6 +244,7 @@ int main(void) {
         cmocka_unit_test(no_fin_is_younger_than_the_end_of_stream_that_it_made),
         cmocka_unit_test(our_shutdown_first_waits_for_the_peers_fin),
         cmocka_unit_test(both_fins_and_no_close),
+        cmocka_unit_test(a_fin_that_is_waited_for_has_not_come),
         cmocka_unit_test(a_last_ack_that_never_comes),
         cmocka_unit_test(the_order_is_unknown_where_nothing_tells_it),
         cmocka_unit_test(a_reset_ends_it_without_the_other_steps),
