@@ -167,8 +167,8 @@ static void add_process(struct ledger_reading *reader) {
     process->counters = header->counters;
     if (header->file_cut_ns)
         report_process_note(reader->report, process,
-                            "its ledger's file was truncated by somebody: what was known of the "
-                            "sockets before is lost");
+                            "its ledger's file was truncated, or its disk failed: what was known "
+                            "of the sockets before is lost");
     process->has_rules = true;
     process->unix_sockets = header->families != FAMILIES_INET;
     process->inet_sockets = header->families != FAMILIES_UNIX;

@@ -84,6 +84,11 @@ static int reserve_file(struct backing *out, char *at, size_t bytes, const char 
     int fd = open_new_file(dir, file.path, sizeof file.path);
     if (fd < 0)
         return fd;
+    struct stat status = {0};
+    if (sys_fstat(fd, &status) == 0) {
+        file.device = status.st_dev;
+        file.inode = status.st_ino;
+    }
     int error =
         keeps_pages(fd) ? (int)sys_call(SYS_ftruncate, fd, (long)bytes, 0, 0, 0, 0) : -EOPNOTSUPP;
     void *base = NULL;
@@ -148,11 +153,35 @@ int backing_replace(const struct backing *backing, size_t from, size_t to, bool 
     return 0;
 }
 
+int backing_replace_front(const struct backing *backing, void *page, size_t bytes) {
+    void *at = (void *)sys_call(SYS_mremap, (long)page, (long)bytes, (long)bytes,
+                                MREMAP_MAYMOVE | MREMAP_FIXED, (long)backing->base, 0);
+    return sys_failed(at) ? (int)(intptr_t)at : 0;
+}
+
+static bool own_file(const struct backing *backing, struct stat *out) {
+    return backing->inode &&
+           sys_call(SYS_newfstatat, AT_FDCWD, (long)backing->path, (long)out, AT_SYMLINK_NOFOLLOW,
+                    0, 0) == 0 &&
+           out->st_ino == backing->inode && out->st_dev == backing->device;
+}
+
+bool backing_is_cut(const struct backing *backing) {
+    struct stat status = {0};
+    return own_file(backing, &status) && (uint64_t)status.st_size < backing->bytes;
+}
+
 void backing_discard(struct backing *backing) {
     sys_munmap(backing->base, backing->bytes);
     if (backing->is_file)
         backing_remove_file(backing);
     *backing = (struct backing){0};
+}
+
+void backing_remove_own_file(const struct backing *backing) {
+    struct stat status = {0};
+    if (own_file(backing, &status))
+        backing_remove_file(backing);
 }
 
 void backing_remove_file(const struct backing *backing) {

@@ -15,7 +15,8 @@ struct backing {
     char *base;
     size_t bytes;
     bool is_file;
-    char path[256]; // of the file; "" for private memory
+    char path[256];         // of the file; "" for private memory
+    uint64_t device, inode; // of the file; 0 where the kernel did not tell
 };
 
 // Reserves `bytes` of private memory, none of it usable yet. Returns 0 or -errno.
@@ -41,10 +42,17 @@ int backing_renew_private(struct backing *backing);
 int backing_renew_file(struct backing *backing, const char *dir);
 
 // Puts private memory at [from, to), zeroed, in the place of what is there, and usable at once or
-// not at all. Who writes there at the same time finds the old or the new. 0 or -errno.
+// not at all; or what `page`, private memory of `bytes`, holds at the front, and takes that away.
+// Who reads or writes there at the same time finds the old or the new. 0 or -errno.
 int backing_replace(const struct backing *backing, size_t from, size_t to, bool usable);
+int backing_replace_front(const struct backing *backing, void *page, size_t bytes);
 
-// Removes the file, and leaves the memory.
+// True where the file has that name still, and is shorter than it was made.
+bool backing_is_cut(const struct backing *backing);
+
+// Removes the file, and leaves the memory. The second one only where the name is that file's still:
+// behind a chroot, or after a long time, it may be another's.
 void backing_remove_file(const struct backing *backing);
+void backing_remove_own_file(const struct backing *backing);
 
 #endif

@@ -18,6 +18,8 @@ static struct backing backing;
 static uint64_t writable_bytes[LEDGER_REGIONS], handed_out[LEDGER_REGIONS];
 static LARGE struct ledger_header first_header;
 
+static int mending; // pid of the process with a thread that puts it right after a cut, or 0
+
 static int creating;         // pid of the process with a thread that is at it, 0 for none
 static bool creation_failed; // remembered, so that later births cost one load
 
@@ -225,8 +227,16 @@ static void raise_to(uint64_t *mark, uint64_t value) {
 
 // What is left of the last page of a file that was cut reads as zero, as does all of one that was
 // made longer again: no signal tells of that.
-static COLD bool was_cut(const struct ledger_region *region, enum ledger_region_id id) {
-    return backing.is_file && region->reserved_bytes != first_header.regions[id].reserved_bytes &&
+static bool is_header_gone(void) {
+    for (int i = 0; i < LEDGER_REGIONS; i++)
+        if (ledger.header->regions[i].reserved_bytes != first_header.regions[i].reserved_bytes)
+            return backing.is_file;
+    return false;
+}
+
+static COLD bool was_cut(int error) {
+    return (is_header_gone() ||
+            (error == -EFAULT && backing.is_file && backing_is_cut(&backing))) &&
            ledger_survives_cut(backing.base);
 }
 
@@ -236,7 +246,7 @@ int ledger_commit(enum ledger_region_id id, uint64_t bytes) {
     if (LIKELY(bytes <= committed))
         return 0;
     if (bytes > region->reserved_bytes)
-        return was_cut(region, id) ? ledger_commit(id, bytes) : -ENOSPC;
+        return was_cut(0) ? ledger_commit(id, bytes) : -ENOSPC;
     uint64_t step = committed < GROWTH_MIN_BYTES   ? GROWTH_MIN_BYTES
                     : committed > GROWTH_MAX_BYTES ? GROWTH_MAX_BYTES
                                                    : committed;
@@ -249,7 +259,7 @@ int ledger_commit(enum ledger_region_id id, uint64_t bytes) {
     raise_to(&writable_bytes[id], target);
     int error = backing_commit(&backing, region->offset + committed, region->offset + target);
     if (error < 0)
-        return error;
+        return was_cut(error) ? ledger_commit(id, bytes) : error;
     while (committed < target &&
            !__atomic_compare_exchange_n(&region->committed_bytes, &committed, target, false,
                                         __ATOMIC_RELEASE, __ATOMIC_ACQUIRE))
@@ -269,63 +279,110 @@ uint64_t ledger_take(enum ledger_region_id id, uint64_t count, uint64_t element_
     return first;
 }
 
+// Is the file none of ours any more, or about to be?
+static bool is_being_left(void) {
+    return __atomic_load_n(&mending, __ATOMIC_ACQUIRE) != 0 ||
+           !__atomic_load_n(&backing.is_file, __ATOMIC_ACQUIRE);
+}
+
+static void *map_anonymous(uint64_t bytes) {
+    void *mapped =
+        sys_mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return sys_failed(mapped) ? NULL : mapped;
+}
+
 // --- a file that is cut -------------------------------------------------------------------------
 
-// Puts memory of our own in the place of the file. Other threads may be anywhere in it: what was
-// writable is so at any moment. Who makes more of it writable meanwhile has noted that before, and
-// does it again, or behind this.
-static int leave_file(void) {
-    const struct ledger_region *regions = first_header.regions;
-    int error = backing_replace(&backing, 0, regions[0].offset, true);
-    for (int i = 0; i < LEDGER_REGIONS && error == 0; i++) {
-        uint64_t from = regions[i].offset, end = from + regions[i].reserved_bytes;
-        uint64_t to = from + __atomic_load_n(&writable_bytes[i], __ATOMIC_SEQ_CST);
-        error = backing_replace(&backing, from, to, true);
-        if (error == 0)
-            error = backing_replace(&backing, to, end, false);
-        uint64_t grown = from + __atomic_load_n(&writable_bytes[i], __ATOMIC_SEQ_CST);
-        if (error == 0 && grown > to)
-            error = backing_commit(&backing, to, grown);
+// Puts private memory in the place of a region of the file, for other threads may be anywhere in
+// it: what was writable is so at any moment. Who makes more of it writable meanwhile has noted that
+// before: it lies in the slack, or is made so again here, or by that thread behind this.
+static int leave_region(struct ledger_region *region, const uint64_t *writable) {
+    uint64_t from = region->offset, end = from + region->reserved_bytes;
+    uint64_t to = from + __atomic_load_n(writable, __ATOMIC_SEQ_CST) + GROWTH_MAX_BYTES;
+    if (to > end)
+        to = end;
+    int error = backing_replace(&backing, from, to, true);
+    if (error == 0)
+        error = backing_replace(&backing, to, end, false);
+    uint64_t grown = from + __atomic_load_n(writable, __ATOMIC_SEQ_CST);
+    if (error == 0 && grown > to) {
+        error = backing_commit(&backing, to, grown);
+        to = grown;
     }
+    region->committed_bytes = to - from;
     return error;
 }
 
-// The memory is zero, and a thread may still hold a number from before: none of them is handed out
-// again, and `process` and `unloads` make void what is known of stacks beside the ledger.
-static void begin_anew(void) {
-    struct ledger_header *fresh = &first_header;
+// The memory is zero now, and a thread may still hold a number from before: none of them is handed
+// out again, and `process` and `unloads` make void what is known of stacks beside the ledger.
+static void begin_anew(struct ledger_header *fresh) {
     for (int i = 0; i < LEDGER_REGIONS; i++) {
-        struct ledger_region *region = &fresh->regions[i];
-        region->committed_bytes = __atomic_load_n(&writable_bytes[i], __ATOMIC_RELAXED);
-        region->used = __atomic_load_n(&handed_out[i], __ATOMIC_RELAXED);
-        if (i != LEDGER_FDS && region->used == 0)
-            region->used = 1;
+        bool has_none = i == LEDGER_FDS || i == LEDGER_DESTINATIONS; // no number that is "none"
+        uint64_t used = __atomic_load_n(&handed_out[i], __ATOMIC_RELAXED);
+        fresh->regions[i].used = used || has_none ? used : 1;
     }
     memset(&fresh->counters, 0, sizeof fresh->counters);
     fresh->free_record = 0;
     fresh->process++;
     fresh->unloads += UNLOADS_OF_A_CUT;
-    fresh->file_cut_ns = clock_now_ns();
-    memcpy(ledger.header, fresh, sizeof *fresh);
+    fresh->created_ns = clock_now_ns();
+    fresh->created_epoch_ns = clock_epoch_ns();
+    fresh->file_cut_ns = fresh->created_ns;
 }
 
-COLD bool ledger_survives_cut(const void *address) {
-    static int mending; // pid of the process with a thread that is at it, 0 for none
-    int self = sys_getpid(), nobody = 0;
-    if (!ledger_exists() || (uintptr_t)address - (uintptr_t)backing.base >= backing.bytes)
-        return false;
-    // Where another thread is at it, or has done it, what failed need only be tried again.
-    if (!__atomic_compare_exchange_n(&mending, &nobody, self, false, __ATOMIC_ACQUIRE,
-                                     __ATOMIC_RELAXED) &&
-        nobody == self)
+// The header last, and at once: nobody finds it half written.
+static int leave_file(void) {
+    uint64_t front_bytes = first_header.regions[0].offset;
+    struct ledger_header *fresh = map_anonymous(front_bytes);
+    int error = fresh ? 0 : -ENOMEM;
+    for (int i = 0; i < LEDGER_REGIONS && error == 0; i++)
+        error = leave_region(&first_header.regions[i], &writable_bytes[i]);
+    if (error == 0) {
+        begin_anew(&first_header);
+        *fresh = first_header;
+        error = backing_replace_front(&backing, fresh, front_bytes);
+    }
+    if (error < 0 && fresh)
+        sys_munmap(fresh, front_bytes);
+    return error;
+}
+
+// A forked child may have inherited the claim of a thread that is not in it.
+static bool claim(int *holder) {
+    int self = sys_getpid(), before = 0;
+    while (!__atomic_compare_exchange_n(holder, &before, self, false, __ATOMIC_ACQUIRE,
+                                        __ATOMIC_RELAXED))
+        if (before == self)
+            return false;
+    return true;
+}
+
+static bool mend(const void *address) {
+    static THREAD_LOCAL const void *tried;
+    if (!claim(&mending)) {
+        sys_sleep_ms(1);
         return true;
-    bool mended = !ledger.is_file || leave_file() == 0;
+    }
+    // Where another thread has done it, what failed need only be tried again. Should that fail,
+    // too, it was not the file: a page of private memory, whose swap cannot be read.
+    bool mended = ledger.is_file ? leave_file() == 0 : tried != address;
+    tried = address;
     if (mended && ledger.is_file) {
-        begin_anew();
-        backing.is_file = false;
+        backing_remove_own_file(&backing); // what is left of it would tell untruths
         ledger.is_file = false;
+        __atomic_store_n(&backing.is_file, false, __ATOMIC_RELEASE);
     }
     __atomic_store_n(&mending, 0, __ATOMIC_RELEASE);
+    return mended;
+}
+
+// A handler of the program's that came in between could enter our hooks, and wait for ever.
+COLD bool ledger_survives_cut(const void *address) {
+    if (!ledger_exists() || (uintptr_t)address - (uintptr_t)backing.base >= backing.bytes)
+        return false;
+    uint64_t mask = sys_block_signals();
+    bool mended = mend(address);
+    sys_set_signal_mask(mask);
     return mended;
 }
 
@@ -341,12 +398,6 @@ struct image {
 // once.
 static THREAD_LOCAL struct image *prepared;
 
-static void *map_anonymous(uint64_t bytes) {
-    void *mapped =
-        sys_mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    return sys_failed(mapped) ? NULL : mapped;
-}
-
 static void drop(struct image *image) {
     for (int i = 0; i < LEDGER_REGIONS; i++)
         if (image->parts[i])
@@ -357,9 +408,12 @@ static void drop(struct image *image) {
 // Copies a ledger that other threads, or the parent, are writing to. The regions are in an order in
 // which each refers to later ones only (fds to records to stacks to frames to modules to strings),
 // and what is referred to was complete before; so each region's size is read, and its contents are
-// copied, after the regions that refer to it. NULL: no memory.
+// copied, after the regions that refer to it. NULL: no memory, or the file was cut, and there is
+// none any more.
 static struct image *take_image(void) {
-    struct image *image = map_anonymous(sizeof *image);
+    if (is_header_gone() || is_being_left())
+        ledger_survives_cut(backing.base);
+    struct image *image = is_being_left() ? NULL : map_anonymous(sizeof *image);
     if (!image)
         return NULL;
     memcpy(&image->header, ledger.header, sizeof image->header);
@@ -378,6 +432,10 @@ static struct image *take_image(void) {
         }
         memcpy(image->parts[i], backing.base + copy->offset, copy->committed_bytes);
         __atomic_thread_fence(__ATOMIC_ACQUIRE);
+    }
+    if (is_being_left()) { // cut since
+        drop(image);
+        return NULL;
     }
     return image;
 }
@@ -425,7 +483,7 @@ static int leave_parents_file(void) {
     uint64_t mask = sys_block_signals();
     struct image *image = prepared ? prepared : take_image(); // _Fork and clone run no handlers
     prepared = NULL;
-    int error = image ? adopt(image) : -ENOMEM;
+    int error = image ? adopt(image) : backing.is_file ? -ENOMEM : 0;
     if (image)
         drop(image);
     if (error < 0) { // what is there may be our parent's: leave it alone from here on

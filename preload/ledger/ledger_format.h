@@ -324,7 +324,7 @@ enum ledger_exhaustion {
     EXHAUSTED_KINDS
 };
 
-// Counters only grow. Of the sockets with a record,
+// Counters only grow, while the ledger does not begin anew. Of the sockets with a record,
 //     inherited + born + found = closed + closed_unseen + open now.
 // What we could not do stands here too, and in every report.
 struct ledger_counters {
@@ -349,7 +349,8 @@ struct ledger_header {
     uint32_t header_bytes;
     uint32_t record_bytes, stack_bytes, module_bytes, destination_bytes; // of the structures above
     uint32_t pid, parent_pid;
-    uint32_t process; // 1, and one more in each forked child: tells inherited records
+    uint32_t process; // 1, and one more in each forked child: tells inherited records. Also one
+                      // more where a ledger began anew (file_cut_ns)
     uint32_t ended;   // enum ledger_ended
     int32_t end_status;
     uint64_t start_time_ticks; // /proc/PID/stat field 22; 0 unknown
@@ -357,7 +358,7 @@ struct ledger_header {
     uint64_t created_epoch_ns; // CLOCK_REALTIME
     uint64_t snapshot_ns;      // the last report; 0 for none
     uint64_t free_record;      // tag << 32 | record number: head of the free list
-    uint64_t unloads;          // dlclose calls seen
+    uint64_t unloads;          // dlclose calls seen, and far more where a ledger began anew
     struct ledger_region regions[LEDGER_REGIONS];
     struct ledger_counters counters;
     char boot_id[40];
@@ -372,8 +373,9 @@ struct ledger_header {
     // Written by `sockleak run` into a ledger that it keeps, of a process that ended without a
     // report: when it was found gone. 0: not known.
     uint64_t gone_ns;
-    // When the file that this ledger was in turned out to have been truncated. All that was known
-    // before is lost: the ledger began anew. 0: it was not.
+    // When the file that this ledger was in turned out to have been truncated, or not to be read.
+    // All that was known before is lost: the ledger began anew, as `created_ns` says. 0: it was
+    // not.
     uint64_t file_cut_ns;
 };
 

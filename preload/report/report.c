@@ -282,8 +282,8 @@ static void note_counted(struct report *report, uint64_t count, const char *what
 static void write_limits(struct report *report) {
     const struct ledger_counters *counters = &ledger.header->counters;
     if (ledger.header->file_cut_ns)
-        text_note(&report->sink, "the ledger's file was truncated by somebody: what was known of "
-                                 "the sockets before is lost");
+        text_note(&report->sink, "the ledger's file was truncated, or its disk failed: what was "
+                                 "known of the sockets before is lost");
     note_counted(report, counters->untracked_records,
                  " sockets not tracked: ledger full, or no memory for it");
     note_counted(report, counters->untracked_fds,

@@ -7,6 +7,7 @@
 #include "report/trigger.h"
 #include <errno.h>
 #include <string.h>
+#include <ucontext.h>
 
 // An action of the program's is replaced while a handler may be reading it, so each change takes
 // the next of a few slots, and the pointer moves when that is written.
@@ -91,12 +92,12 @@ static void restore_default(int signal) {
 }
 
 // Blocked while the handler runs, and taken as soon as that returns.
-static void raise_again(int signal) {
-    sys_call(SYS_tgkill, sys_getpid(), sys_gettid(), signal, 0, 0, 0);
+static void raise_again(int signal, siginfo_t *info) {
+    if (sys_call(SYS_rt_tgsigqueueinfo, sys_getpid(), sys_gettid(), signal, (long)info, 0, 0) < 0)
+        sys_call(SYS_tgkill, sys_getpid(), sys_gettid(), signal, 0, 0, 0);
 }
 
 static void on_end(int signal, siginfo_t *info, void *context) {
-    (void)info;
     int saved_errno = errno;
     // A child of _Fork may have become the init of a PID namespace: see signals_continue().
     if (sys_getpid() == 1)
@@ -105,7 +106,7 @@ static void on_end(int signal, siginfo_t *info, void *context) {
     trigger_end(ENDED_SIGNAL, 128 + signal, headline_words(signal));
     interrupted_end();
     restore_default(signal);
-    raise_again(signal);
+    raise_again(signal, info);
     errno = saved_errno;
 }
 
@@ -153,6 +154,21 @@ static bool comes_again(const siginfo_t *info) {
     return info->si_code >= BUS_ADRALN && info->si_code <= BUS_MCEERR_AR;
 }
 
+// As the kernel would block them for that handler: ours blocks all.
+static void block_as_for(const struct sigaction *action, int signal, const ucontext_t *context) {
+    uint64_t before, more;
+    memcpy(&before, &context->uc_sigmask, sizeof before);
+    memcpy(&more, &action->sa_mask, sizeof more);
+    if (!(action->sa_flags & SA_NODEFER))
+        more |= 1ull << (signal - 1);
+    sys_set_signal_mask(before | more);
+}
+
+// The init of a PID namespace is not killed by what is sent to it.
+static bool kills(const siginfo_t *info) {
+    return comes_again(info) || sys_getpid() != 1;
+}
+
 static void on_bus(int signal, siginfo_t *info, void *context) {
     if (info->si_code == BUS_ADRERR && ledger_survives_cut(info->si_addr))
         return;
@@ -161,12 +177,13 @@ static void on_bus(int signal, siginfo_t *info, void *context) {
         return;
     struct sigaction action = programs(h);
     if (is_handler(&action)) {
+        block_as_for(&action, signal, context);
         call_programs_handler(h, signal, info, context);
-    } else {
+    } else if (action.sa_handler == SIG_DFL ? kills(info) : comes_again(info)) {
         int saved_errno = errno;
         restore_default(signal);
         if (!comes_again(info))
-            raise_again(signal);
+            raise_again(signal, info);
         errno = saved_errno;
     }
 }
@@ -207,6 +224,8 @@ static struct sigaction over(const struct held_signal *h, const struct sigaction
         return action;
     if (h->purpose != ENDS) {
         action.sa_sigaction = h->purpose == REPORTS ? on_report : on_bus;
+        if (h->purpose == MENDS) // nothing may come between the fault and its mending
+            sigfillset(&action.sa_mask);
         action.sa_flags = is_handler(wanted) ? (wanted->sa_flags & ~(int)SA_RESETHAND) | SA_SIGINFO
                                              : SA_RESTART | SA_ONSTACK | SA_SIGINFO;
     } else if (wanted->sa_handler == SIG_DFL) {
@@ -254,7 +273,7 @@ static bool is_wanted(const struct held_signal *h, bool init) {
     case ENDS:
         return !init;
     default:
-        return !init && ledger_is_file();
+        return ledger_is_file();
     }
 }
 

@@ -1,7 +1,7 @@
 // The signals that make a report: the report signal (option `signal`), and those that would end the
 // process by default (SIGTERM, SIGINT, SIGHUP). And SIGBUS where the ledger is a file, which
-// somebody may truncate: the process must not die of it. (It does in a thread that blocks SIGBUS:
-// what a thread itself causes kills it then, signal(7).)
+// somebody may truncate: the process must not die of it. (It does where the program ignores SIGBUS,
+// or blocks it: what a thread itself causes kills it then, sigprocmask(2).)
 //
 // The program must not notice. It reads from sigaction what it would read without us, its own
 // handler of the report signal runs after ours, and a signal that ends it ends it as before: our

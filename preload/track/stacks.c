@@ -115,6 +115,7 @@ static COLD uint32_t capture(const struct fast_start *start, const void *caller)
     }
     void *pcs[LEDGER_STACK_DEPTH_MAX + OWN_FRAMES_MAX];
     int limit = (int)ledger.header->stack_depth;
+    uint32_t process = ledger.header->process;
     guard_enter();
     int depth = unwinder_backtrace(pcs, limit + OWN_FRAMES_MAX);
     int first = 0;
@@ -128,7 +129,8 @@ static COLD uint32_t capture(const struct fast_start *start, const void *caller)
         int kept = depth - first < limit ? depth - first : limit;
         id = intern(pcs + first, kept, depth - first > limit ? STACK_DEPTH_REACHED : 0);
         if (LIKELY(id))
-            walk_remember(start, pcs + first, depth - first, depth < limit + OWN_FRAMES_MAX, id);
+            walk_remember(start, pcs + first, depth - first, depth < limit + OWN_FRAMES_MAX, id,
+                          process);
     }
     guard_leave();
     return id;

@@ -9,7 +9,8 @@
 // stack is (stacks.c): this is looked at in each socket's life with cold caches, and costs what it
 // touches. rbp is compared where a frame was found by it: elsewhere it holds a variable of
 // somebody's. A dlclose makes all walks void, as it does rules (fast_unwind.c) and frames
-// (stacks.c); a fork does, too, since the child's ledger may be older than what is known here.
+// (stacks.c); a fork does, too, since the child's ledger may be older than what is known here, and
+// so does a ledger that begins anew.
 //
 // Where another stack is in these places, words are read that mean nothing: all of them lie on this
 // thread's own stack, between the stack pointer and its end. No sanitizer need look at that, and
@@ -152,7 +153,7 @@ static uint64_t put_slots(struct place *place, const struct fast_slots *walked) 
 }
 
 void walk_remember(const struct fast_start *start, void *const *pcs, int depth, bool is_whole,
-                   uint32_t id) {
+                   uint32_t id, uint32_t process) {
     uint64_t key = key_of(start, (uintptr_t)pcs[0]);
     struct place *place = place_of(key);
     uint32_t who = (uint32_t)(key >> 16) | 1;
@@ -178,7 +179,7 @@ void walk_remember(const struct fast_start *start, void *const *pcs, int depth, 
     SET(place->by_rbp, walked.by_rbp);
     SET(place->caller, (uintptr_t)pcs[0]);
     SET(place->unloads, unloads);
-    SET(place->process, ledger.header->process);
+    SET(place->process, process);
     SET(place->stack, id);
     SET(place->strides, (uint8_t)((walked.count + STRIDE - 1) / STRIDE));
     SET(place->top, walked.offsets[walked.count - 1]); // the last return address: frames go up

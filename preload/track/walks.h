@@ -16,8 +16,9 @@ uint32_t walk_known(const struct fast_start *start, const void *caller);
 
 // The backtrace from there was `pcs`, `pcs[0]` being `caller`, and is the stack `id`. `is_whole`:
 // the last one is of the outermost frame. Remembered where it was asked for twice in a row, and
-// where the frames are plain all the way. Under the guard.
+// where the frames are plain all the way. `process` is the header's before the id was asked for.
+// Under the guard.
 void walk_remember(const struct fast_start *start, void *const *pcs, int depth, bool is_whole,
-                   uint32_t id);
+                   uint32_t id, uint32_t process);
 
 #endif

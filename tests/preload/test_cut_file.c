@@ -1,11 +1,12 @@
 // A ledger file that somebody truncates while it is mapped: the process goes on, keeps its ledger
 // in memory of its own from there, and says what it lost. And SIGBUS, which tells the library of
 // it, stays the program's: what it sets, what it reads back, and how it ends.
-#include "ledger_view.h"
+#include "base/sys.h"
 #include "rig.h"
 #include <dirent.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,6 +14,8 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -21,14 +24,19 @@ enum {
     LIVES = 2000,
     THREADS = 3,
     ROUNDS = 12,
+    INTERRUPTIONS = 60,
+    FORKS = 3,
     PAGE = 4096
 };
 
+// Not by a call that the library sees: whoever meets it first does so in a hook of its own.
 static int cut_file(int dir, const char *name, long bytes) {
+    const char *regrown = getenv("REGROWN_BYTES");
     int fd = openat(dir, name, O_WRONLY);
     int result = fd < 0 ? -1 : ftruncate(fd, bytes);
-    if (fd >= 0)
-        close(fd);
+    if (result == 0 && regrown)
+        result = ftruncate(fd, atol(regrown));
+    sys_close(fd);
     return result;
 }
 
@@ -40,8 +48,6 @@ static bool cut(long bytes) {
     while (dir && (entry = readdir(dir)))
         files +=
             strstr(entry->d_name, ".ledger") && cut_file(dirfd(dir), entry->d_name, bytes) == 0;
-    if (dir)
-        closedir(dir);
     return files > 0 || !getenv("LD_PRELOAD");
 }
 
@@ -77,8 +83,7 @@ static int goes_on(void) {
     int failed = leaks_before();
     int held = socket(AF_INET, SOCK_STREAM, 0);
     const char *kept = getenv("KEPT_BYTES");
-    if (!cut(kept ? atol(kept) : 0) ||
-        (getenv("REGROWN_BYTES") && !cut(atol(getenv("REGROWN_BYTES")))))
+    if (!cut(kept ? atol(kept) : 0))
         return 1;
     failed |= shutdown(held, SHUT_RDWR) != -1; // not connected
     failed |= close(held);
@@ -146,6 +151,82 @@ static void ignore(int number) {
     (void)number;
 }
 
+static __attribute__((noinline)) void open_a_socket(void) {
+    close(socket(AF_INET, SOCK_STREAM, 0));
+}
+
+static void open_one(int number) {
+    (void)number;
+    open_a_socket();
+}
+
+// A signal that comes while the file is being left, and whose handler opens sockets.
+static int goes_on_amid_signals(void) {
+    for (int round = 0; round < INTERRUPTIONS; round++) {
+        fflush(stdout);
+        pid_t pid = fork();
+        if (pid == 0) {
+            struct itimerval soon = {{0, 0}, {0, 1 + round * 3}};
+            signal(SIGALRM, open_one);
+            signal(SIGBUS, SIG_DFL);
+            open_a_socket();
+            cut(0);
+            setitimer(ITIMER_REAL, &soon, NULL);
+            lives(50);
+            _exit(0);
+        }
+        int status;
+        waitpid(pid, &status, 0);
+        printf("child %#x\n", (unsigned)status);
+    }
+    return 0;
+}
+
+static int forks_amid_the_cut(void) {
+    pthread_t thread;
+    for (int round = 0; round < ROUNDS; round++) {
+        fflush(stdout);
+        pid_t pid = fork();
+        if (pid == 0) {
+            int status = 0, failed = 0;
+            lives(1 + round * 10);
+            pthread_create(&thread, NULL, churn, NULL);
+            cut(0);
+            for (int i = 0; i < FORKS && !failed; i++) {
+                pid_t child = fork();
+                if (child == 0) {
+                    leaks_after();
+                    lives(20);
+                    exit(0);
+                }
+                failed = waitpid(child, &status, 0) != child || status != 0;
+            }
+            _exit(failed);
+        }
+        int status;
+        waitpid(pid, &status, 0);
+        printf("child %#x\n", (unsigned)status);
+    }
+    return 0;
+}
+
+static int goes_on_as_init(void) {
+    if (unshare(CLONE_NEWPID) != 0)
+        return RIG_SKIPPED;
+    pid_t pid = fork();
+    if (pid == 0) {
+        open_a_socket();
+        raise(SIGBUS); // not taken, since it is init's
+        bool was_cut = cut(0);
+        lives(LIVES);
+        leaks_after();
+        exit(was_cut ? 3 : 1);
+    }
+    int status;
+    waitpid(pid, &status, 0);
+    return WEXITSTATUS(status);
+}
+
 static int reports_at_once(void) {
     signal(SIGUSR1, ignore);
     leaks_before();
@@ -166,10 +247,6 @@ static char *map_behind_the_end(void) {
     char *page = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     close(fd);
     return page;
-}
-
-static void open_a_socket(void) {
-    close(socket(AF_INET, SOCK_STREAM, 0));
 }
 
 static void on_own(int number, siginfo_t *info, void *context) {
@@ -254,6 +331,9 @@ static const struct rig_scenario scenarios[] = {
     {"goes_on", goes_on},
     {"forks_on", forks_on},
     {"goes_on_amid_threads", goes_on_amid_threads},
+    {"goes_on_amid_signals", goes_on_amid_signals},
+    {"forks_amid_the_cut", forks_amid_the_cut},
+    {"goes_on_as_init", goes_on_as_init},
     {"reports_at_once", reports_at_once},
     {"handles_its_own", handles_its_own},
     {"handles_one", handles_one},
@@ -271,7 +351,7 @@ static void as_bare(const char *scenario) {
     rig_empty_directory();
 }
 
-static const char lost[] = "the ledger's file was truncated by somebody";
+static const char lost[] = "the ledger's file was truncated";
 
 static void the_program_goes_on_and_so_does_its_ledger(void **state) {
     (void)state;
@@ -287,7 +367,8 @@ static void the_program_goes_on_and_so_does_its_ledger(void **state) {
 
 static void whatever_part_of_it_is_left(void **state) {
     (void)state;
-    static const char *const kept[] = {"1", "4096", "8192", "1052672", "60000000"};
+    static const char *const kept[] = {"1",    "100",  "200",     "300",     "4095",
+                                       "4096", "8192", "1052672", "60000000"};
     for (size_t i = 0; i < sizeof kept / sizeof *kept; i++) {
         setenv("KEPT_BYTES", kept[i], 1);
         as_bare("goes_on");
@@ -316,6 +397,39 @@ static void threads_in_the_middle_of_a_hook_go_on(void **state) {
     as_bare("goes_on_amid_threads");
     assert_int_equal(rig_count(result.out, "child 0\n"), ROUNDS);
     assert_int_equal(rig_count(result.err, lost), ROUNDS);
+}
+
+static void signal_handlers_in_the_middle_of_it_go_on(void **state) {
+    (void)state;
+    as_bare("goes_on_amid_signals");
+    assert_int_equal(rig_count(result.out, "child 0\n"), INTERRUPTIONS);
+}
+
+static void forks_in_the_middle_of_it_go_on(void **state) {
+    (void)state;
+    as_bare("forks_amid_the_cut");
+    assert_int_equal(rig_count(result.out, "child 0\n"), ROUNDS);
+    assert_int_equal(rig_count(result.err, "opened by accept4"), FORKS * ROUNDS); // each in a child
+}
+
+static void the_first_process_of_a_namespace_goes_on(void **state) {
+    (void)state;
+    rig_assert_same_as_bare_or_skip("goes_on_as_init", rig_ledger_options("exit_grace_ms=0"),
+                                    &result);
+    assert_int_equal(result.status, 3 << 8);
+    rig_assert_said(&result, lost);
+}
+
+// What is left of a file would be taken for the last that its process knew.
+static void no_part_of_the_file_is_left(void **state) {
+    (void)state;
+    rig_empty_directory();
+    setenv("KEPT_BYTES", "60000000", 1);
+    rig_run(&result, "goes_on", PRELOADED, rig_ledger_options(NULL));
+    unsetenv("KEPT_BYTES");
+    rmdir(rig_directory());
+    assert_int_equal(access(rig_directory(), F_OK), -1); // it was empty
+    assert_int_equal(mkdir(rig_directory(), 0700), 0);
 }
 
 static void a_report_of_the_running_process_says_so(void **state) {
@@ -356,6 +470,10 @@ int main(int argc, char **argv) {
         cmocka_unit_test(one_that_is_made_longer_again_is_as_lost),
         cmocka_unit_test(a_forked_child_goes_on),
         cmocka_unit_test(threads_in_the_middle_of_a_hook_go_on),
+        cmocka_unit_test(signal_handlers_in_the_middle_of_it_go_on),
+        cmocka_unit_test(forks_in_the_middle_of_it_go_on),
+        cmocka_unit_test(the_first_process_of_a_namespace_goes_on),
+        cmocka_unit_test(no_part_of_the_file_is_left),
         cmocka_unit_test(a_report_of_the_running_process_says_so),
         cmocka_unit_test(a_handler_of_the_programs_gets_what_is_its_own),
         cmocka_unit_test(one_that_is_not_handled_kills),

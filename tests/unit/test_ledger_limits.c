@@ -73,13 +73,15 @@ ISOLATED(only_faults_in_a_file_of_its_own_are_mended) {
     assert_false(ledger_survives_cut(NULL));
     assert_true(ledger_is_file());
     uint32_t process = ledger.header->process, number = ledger_record_new();
-    remove_own_file();
     assert_true(ledger_survives_cut(ledger_record(number)));
     assert_false(ledger_is_file());
     assert_true(ledger.header->file_cut_ns != 0);
     assert_int_equal(ledger.header->process, process + 1); // what is remembered of stacks is void
+    assert_int_equal(ledger.header->regions[LEDGER_DESTINATIONS].used, 0); // to be made anew
+    assert_int_equal(files_in(scratch_directory()), 0);
     assert_true(ledger_record_new() > number);
-    assert_true(ledger_survives_cut(ledger_record(number))); // by another thread, a moment ago
+    assert_true(ledger_survives_cut(ledger_record(2)));  // by another thread, a moment ago
+    assert_false(ledger_survives_cut(ledger_record(2))); // no: the memory itself is bad
     it_works();
 }
 

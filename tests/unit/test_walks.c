@@ -51,7 +51,7 @@ static __attribute__((noinline)) void capture(struct capture *out) {
     if (fast_backtrace(&start, walked, DEPTH_MAX, module_unloads(), &learn) == 0 && learn)
         fast_learn(&start, out->pcs, out->depth, DEPTH_MAX);
     if (!out->known)
-        walk_remember(&start, out->pcs, out->depth, true, out->truth);
+        walk_remember(&start, out->pcs, out->depth, true, out->truth, ledger.header->process);
 }
 
 static _Thread_local volatile int keep; // a use behind a call, which else would be a jump
@@ -161,7 +161,7 @@ ISOLATED(what_does_not_lead_there_is_not_remembered) {
     FAST_START(start);
     void *pcs[] = {(void *)begin, (void *)capture};
     for (int i = 0; i < 4; i++)
-        walk_remember(&start, pcs, 2, true, 1);
+        walk_remember(&start, pcs, 2, true, 1, ledger.header->process);
     assert_int_equal(walk_known(&start, pcs[0]), 0);
 }
 
