@@ -483,6 +483,8 @@ static int leave_parents_file(void) {
     uint64_t mask = sys_block_signals();
     struct image *image = prepared ? prepared : take_image(); // _Fork and clone run no handlers
     prepared = NULL;
+    if (image)
+        mending = 0; // a thread that had begun on the parent's file is not in this process
     int error = image ? adopt(image) : backing.is_file ? -ENOMEM : 0;
     if (image)
         drop(image);
