@@ -134,7 +134,7 @@ static int commit_file(const struct backing *backing, size_t from, size_t to) {
 
 int backing_commit(const struct backing *backing, size_t from, size_t to) {
     int error = sys_mprotect(backing->base + from, to - from, PROT_READ | PROT_WRITE);
-    if (error < 0 || !backing->is_file)
+    if (error < 0 || !__atomic_load_n(&backing->is_file, __ATOMIC_RELAXED))
         return error;
     // Where this fails the range stays writable: part of it may be what another thread committed a
     // moment ago, and nobody writes to what was not committed.

@@ -230,13 +230,13 @@ static void raise_to(uint64_t *mark, uint64_t value) {
 static bool is_header_gone(void) {
     for (int i = 0; i < LEDGER_REGIONS; i++)
         if (ledger.header->regions[i].reserved_bytes != first_header.regions[i].reserved_bytes)
-            return backing.is_file;
+            return ledger_is_file();
     return false;
 }
 
 static COLD bool was_cut(int error) {
     return (is_header_gone() ||
-            (error == -EFAULT && backing.is_file && backing_is_cut(&backing))) &&
+            (error == -EFAULT && ledger_is_file() && backing_is_cut(&backing))) &&
            ledger_survives_cut(backing.base);
 }
 
@@ -281,8 +281,7 @@ uint64_t ledger_take(enum ledger_region_id id, uint64_t count, uint64_t element_
 
 // Is the file none of ours any more, or about to be?
 static bool is_being_left(void) {
-    return __atomic_load_n(&mending, __ATOMIC_ACQUIRE) != 0 ||
-           !__atomic_load_n(&backing.is_file, __ATOMIC_ACQUIRE);
+    return __atomic_load_n(&mending, __ATOMIC_ACQUIRE) != 0 || !ledger_is_file();
 }
 
 static void *map_anonymous(uint64_t bytes) {
@@ -365,12 +364,12 @@ static bool mend(const void *address) {
     }
     // Where another thread has done it, what failed need only be tried again. Should that fail,
     // too, it was not the file: a page of private memory, whose swap cannot be read.
-    bool mended = ledger.is_file ? leave_file() == 0 : tried != address;
+    bool mended = ledger_is_file() ? leave_file() == 0 : tried != address;
     tried = address;
-    if (mended && ledger.is_file) {
+    if (mended && ledger_is_file()) {
         backing_remove_own_file(&backing); // what is left of it would tell untruths
-        ledger.is_file = false;
-        __atomic_store_n(&backing.is_file, false, __ATOMIC_RELEASE);
+        __atomic_store_n(&backing.is_file, false, __ATOMIC_RELAXED);
+        __atomic_store_n(&ledger.is_file, false, __ATOMIC_RELEASE);
     }
     __atomic_store_n(&mending, 0, __ATOMIC_RELEASE);
     return mended;
@@ -485,7 +484,7 @@ static int leave_parents_file(void) {
     prepared = NULL;
     if (image)
         mending = 0; // a thread that had begun on the parent's file is not in this process
-    int error = image ? adopt(image) : backing.is_file ? -ENOMEM : 0;
+    int error = image ? adopt(image) : ledger_is_file() ? -ENOMEM : 0;
     if (image)
         drop(image);
     if (error < 0) { // what is there may be our parent's: leave it alone from here on
@@ -506,7 +505,7 @@ void ledger_prepare_fork(void) {
     ledger_note_fork(); // in front of the fork, and of the copy: the child counts on from there
     ledger_fork_done_in_parent(); // a signal handler that forks between the two: the later one
                                   // counts
-    if (ledger_exists() && backing.is_file)
+    if (ledger_exists() && ledger_is_file())
         prepared = take_image();
 }
 
@@ -522,7 +521,7 @@ void ledger_fork_done_in_parent(void) {
 // descriptors are copied: those come first (copy_files and copy_mm of copy_process, kernel/fork.c).
 static uint64_t correct_records(void) {
     uint64_t inherited = ledger_open_sockets();
-    if (!backing.is_file && !__atomic_load_n(&had_threads, __ATOMIC_RELAXED) &&
+    if (!ledger_is_file() && !__atomic_load_n(&had_threads, __ATOMIC_RELAXED) &&
         process_is_single_threaded())
         return inherited; // of one thread: nothing can be wrong, and nothing needs to be looked at
     uint64_t mask = sys_block_signals();
@@ -532,7 +531,7 @@ static uint64_t correct_records(void) {
 }
 
 int ledger_continue_in_child(void) {
-    int error = backing.is_file ? leave_parents_file() : 0;
+    int error = ledger_is_file() ? leave_parents_file() : 0;
     if (error < 0)
         return error;
     uint64_t inherited = correct_records();

@@ -13,7 +13,7 @@
 #include <stddef.h>
 
 // Addresses of the parts. Set once, before `header`, and the same in every forked child; but for
-// `is_file`, where a child's own file cannot be made.
+// `is_file`, where a child's own file cannot be made, or the file was cut.
 struct ledger {
     struct ledger_header *header; // NULL while there is no ledger
     uint32_t *fds;
@@ -44,7 +44,7 @@ bool ledger_creation_failed(void);
 
 // True where the ledger is a file that outlives the process.
 static inline bool ledger_is_file(void) {
-    return ledger.is_file;
+    return __atomic_load_n(&ledger.is_file, __ATOMIC_ACQUIRE);
 }
 
 // For the tools, which judge by the rules of these options where this process made no report. Once,
