@@ -1,7 +1,7 @@
 #include "rig.h"
+#include "../scratch.h"
 #include "base/sys.h"
 #include <arpa/inet.h>
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -109,33 +109,14 @@ struct rig_result *rig_run(struct rig_result *out, const char *scenario, enum ri
 
 // --- files --------------------------------------------------------------------------------------
 
-static char directory[64];
-static pid_t directory_maker;
-
 void rig_empty_directory(void) {
-    DIR *dir = opendir(directory);
-    struct dirent *entry;
-    while (dir && (entry = readdir(dir)))
-        unlinkat(dirfd(dir), entry->d_name, 0);
-    if (dir)
-        closedir(dir);
-}
-
-static void remove_directory(void) {
-    if (getpid() != directory_maker)
-        return;
-    rig_empty_directory();
-    rmdir(directory);
+    scratch_empty();
 }
 
 const char *rig_directory(void) {
-    if (!directory[0]) {
-        strcpy(directory, "/tmp/sockleak-test-XXXXXX");
-        assert_non_null(mkdtemp(directory));
-        directory_maker = getpid();
-        atexit(remove_directory);
-    }
-    return directory;
+    const char *path = scratch_make();
+    assert_non_null(path);
+    return path;
 }
 
 const char *rig_ledger_options(const char *more) {

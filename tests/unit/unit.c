@@ -1,5 +1,5 @@
 #include "unit.h"
-#include <dirent.h>
+#include "../scratch.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
@@ -94,29 +94,10 @@ void own_mounts(void) {
         isolated_skip("no mount namespace of its own: not permitted here");
 }
 
-static char directory[64];
-static pid_t directory_owner;
-
-static void remove_directory(void) {
-    if (getpid() != directory_owner)
-        return;
-    DIR *dir = opendir(directory);
-    struct dirent *entry;
-    while (dir && (entry = readdir(dir)))
-        unlinkat(dirfd(dir), entry->d_name, 0);
-    if (dir)
-        closedir(dir);
-    rmdir(directory);
-}
-
 const char *scratch_directory(void) {
-    if (!directory[0]) {
-        strcpy(directory, "/tmp/sockleak-unit-XXXXXX");
-        assert_non_null(mkdtemp(directory));
-        directory_owner = getpid();
-        atexit(remove_directory);
-    }
-    return directory;
+    const char *path = scratch_make();
+    assert_non_null(path);
+    return path;
 }
 
 void write_file(const char *path, const void *bytes, size_t len_bytes) {
