@@ -170,7 +170,7 @@ ISOLATED(a_shutdown_after_the_peers_fin_tells_the_end_of_stream_when_it_came) {
 }
 
 // In a process that has opened many, poll's word is believed: see track/unasked.h.
-ISOLATED(a_shutdown_of_one_of_many_costs_one_poll) {
+ISOLATED(at_a_shutdown_of_one_of_many_poll_is_believed) {
     accepted();
     ledger.header->counters.born = UNASKED_AFTER;
     peer_closes(&pair);
@@ -458,7 +458,7 @@ int main(void) {
         cmocka_unit_test(our_shutdown_after_a_reset_is_neither),
         cmocka_unit_test(our_shutdown_after_the_peers_fin_is_passive),
         cmocka_unit_test(a_shutdown_after_the_peers_fin_tells_the_end_of_stream_when_it_came),
-        cmocka_unit_test(a_shutdown_of_one_of_many_costs_one_poll),
+        cmocka_unit_test(at_a_shutdown_of_one_of_many_poll_is_believed),
         cmocka_unit_test(of_one_of_many_too_neither_a_reset_nor_our_own_shutdown_is_the_peers_fin),
         cmocka_unit_test(a_shutdown_that_failed_sent_no_fin),
         cmocka_unit_test(a_connect_that_was_given_up_or_failed_is_neither),
