@@ -16,7 +16,7 @@ $(FAULTS_DIR)/include/base/sys.h: preload/base/sys.h tests/faults/faults.mk
 # The ledger, which grows by a page at first: few sockets see all that growth does.
 $(FAULTS_DIR)/src/ledger.c: preload/ledger/ledger.c tests/faults/faults.mk
 	@mkdir -p $(@D)
-	$(QUIET)sed -e 's/GROWTH_MIN_BYTES = 64 << 10,/GROWTH_MIN_BYTES = 4 << 10,/' $< > $@
+	$(QUIET)sed -e 's/GROWTH_MIN_BYTES = 64 << 10/GROWTH_MIN_BYTES = 4 << 10/' $< > $@
 	$(QUIET)! cmp -s $< $@ || { echo '$<: its first step is not what $(lastword $^) looks for'; rm $@; exit 1; }
 
 FAULTS_CFLAGS = -I$(FAULTS_DIR)/include $(filter-out $(LTO),$(PRELOAD_CFLAGS))

@@ -3,33 +3,44 @@
 //
 // SOCKLEAK_FAULTS names a file with a struct faults (test_faults.py writes it), which all processes
 // of a run share. In the mode TRACE each call is noted; in ONCE the one that is named fails, in
-// KIND that one and all later ones of its kind, in ALL that one and all later ones. Calls that
-// cannot fail (their manual pages list no error for valid arguments) are not counted. A call's name
-// is the number of its process and its own number there: how processes take turns does not change
-// it.
+// KIND that one and all later ones of its kind, in ALL that one and all later ones. In CUT it does
+// not fail: in front of it, the process's ledger file is truncated. Calls that cannot fail (their
+// manual pages list no error for valid arguments) are not counted. A call's name is the number of
+// its process and its own number there: how processes take turns does not change it.
 #include "base/sys.h"
+#include "ledger/ledger_format.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 
 enum mode {
     TRACE,
     ONCE,
     KIND,
-    ALL
+    ALL,
+    CUT
+};
+
+enum cut {
+    TO_NOTHING,
+    TO_ZEROS, // made as long as it was, again
+    TO_THE_HEADER
 };
 
 enum {
-    TRACE_MAX = 1 << 15
+    TRACE_MAX = 1 << 15,
+    PATH_BYTES = 256
 };
 
 struct faults {
     uint32_t process, index; // of the call that fails
     uint32_t mode;           // enum mode
-    uint32_t variant;        // which of two errors
+    uint32_t variant;        // which of two errors; CUT: enum cut
     uint32_t processes;      // that there were so far
     uint32_t count;          // of calls
     uint32_t failed;         // of those that were made to fail
@@ -48,6 +59,7 @@ static struct faults *faults;
 static bool looked;
 static long self; // pid of the process that `process` and `calls` are of
 static uint32_t process, calls;
+static char file[PATH_BYTES]; // the newest ledger that was to be made, by this process or a parent
 
 static void look(void) {
     looked = true;
@@ -155,12 +167,31 @@ static bool must_fail(uint32_t index, uint32_t site, long number) {
     return faults->mode == ALL || (faults->mode == KIND && faults->calls[0].number == number);
 }
 
+static void note_file(long number, const char *path, long flags) {
+    const char *suffix = ".ledger";
+    size_t bytes = number == SYS_openat && (flags & O_CREAT) ? strlen(path) : 0;
+    if (bytes > strlen(suffix) && bytes < sizeof file &&
+        strcmp(path + bytes - strlen(suffix), suffix) == 0)
+        memcpy(file, path, bytes + 1);
+}
+
+static void cut(uint32_t variant) {
+    struct stat status;
+    if (sys_call_kernel(SYS_newfstatat, AT_FDCWD, (long)file, (long)&status, 0, 0, 0) < 0)
+        return; // none yet, or none any more
+    long kept_bytes = variant == TO_THE_HEADER ? LEDGER_HEADER_BYTES : 0;
+    sys_call_kernel(SYS_truncate, (long)file, kept_bytes, 0, 0, 0, 0);
+    if (variant == TO_ZEROS)
+        sys_call_kernel(SYS_truncate, (long)file, status.st_size, 0, 0, 0, 0);
+}
+
 __attribute__((noinline)) long sys_call(long number, long a, long b, long c, long d, long e,
                                         long f) {
     if (!looked)
         look();
     if (!faults || !can_fail(number, a))
         return sys_call_kernel(number, a, b, c, d, e, f);
+    note_file(number, (const char *)b, c); // NOLINT(performance-no-int-to-ptr)
     uint32_t index = next_index();
     uint32_t site = (uint32_t)((const char *)__builtin_return_address(0) - __ehdr_start);
     uint32_t at = __atomic_fetch_add(&faults->count, 1, __ATOMIC_RELAXED);
@@ -169,6 +200,10 @@ __attribute__((noinline)) long sys_call(long number, long a, long b, long c, lon
     if (faults->mode == TRACE || !must_fail(index, site, number))
         return sys_call_kernel(number, a, b, c, d, e, f);
     __atomic_fetch_add(&faults->failed, 1, __ATOMIC_RELAXED);
+    if (faults->mode == CUT) {
+        cut(faults->variant);
+        return sys_call_kernel(number, a, b, c, d, e, f);
+    }
     if (number == SYS_close)
         sys_call_kernel(number, a, b, c, d, e, f);
     return -error_of(number, faults->variant, faults->mode);

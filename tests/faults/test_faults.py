@@ -5,8 +5,9 @@ hangs or crashes, and a report says what is missing, or is complete.
 The library is a second build of the same sources (faults.mk), in which one call fails. A first
 run notes which calls there are and where they are made. `make faults` then lets each one fail;
 `make check` the first one of each place, and the last one alone. Each fails alone, with all later
-ones of its kind, and with all later ones of any; with two different errors, where it has two. All
-runs of a scenario make the same calls; where one does not, and another call fails, it is run again.
+ones of its kind, and with all later ones of any; with two different errors, where it has two. And in
+front of each the ledger's file is truncated, and the call made. All runs of a scenario make the same
+calls; where one does not, and another call fails, it is run again.
 """
 
 import collections
@@ -34,8 +35,8 @@ OPTIONS = "exit_grace_ms=0:grace_ms=0"
 FILE_BYTES = 1 << 20
 HEAD, CALL = struct.Struct("=8I"), struct.Struct("=3IHBB")  # struct faults of seam.c
 TRACE_MAX = 1 << 15
-TRACE, ONCE, KIND, ALL = range(4)
-MODES = ["trace", "once", "its kind from then on", "all from then on"]
+TRACE, ONCE, KIND, ALL, CUT = range(5)
+MODES = ["trace", "once", "its kind from then on", "all from then on", "the file is cut"]
 DEADLINE_S = 20
 TRIES = 4
 ADDR_NO_RANDOMIZE = 0x0040000  # personality(2)
@@ -51,7 +52,7 @@ CREATION_CALLS = 16  # of these the ledger's creation is one
 WRITING = {1, 5, 271, 328}  # write, fstat (is this still stderr?), ppoll, pwritev2 (x86-64)
 SAID = re.compile(r"not tracked: |not recorded: |could not be judged|given up|no memory|cannot be|"
                   r"one frame deep|origin unknown|names are missing|some are missing|"
-                  r"could not be written")
+                  r"could not be written|file was truncated|ledger is incomplete")
 
 Call = collections.namedtuple("Call", "process index site number errors_once errors_kind")
 Fault = collections.namedtuple("Fault", "call mode variant")
@@ -141,14 +142,15 @@ def place(call):
 
 def variants(call, mode):
     """Of the errors that it is given: no two are the same."""
-    return range({ONCE: call.errors_once, KIND: call.errors_kind, ALL: 2}[mode])
+    return range({ONCE: call.errors_once, KIND: call.errors_kind, ALL: 2, CUT: 3}[mode])
 
 
-def chosen(calls):
+def chosen(calls, with_file):
     """All of them where time is none; else of each place the first call, and the last one alone."""
     if THOROUGH:
+        modes = (ONCE, KIND, ALL, CUT) if with_file else (ONCE, KIND, ALL)
         return [Fault(call, mode, variant) for call in calls
-                for mode in (ONCE, KIND, ALL) for variant in variants(call, mode)]
+                for mode in modes for variant in variants(call, mode)]
     by_site = collections.defaultdict(list)
     for call in calls:
         by_site[call.site, call.number].append(call)
@@ -156,6 +158,7 @@ def chosen(calls):
     last = {at_site[-1] for at_site in by_site.values()} - first
     return sorted([Fault(call, *how) for call in first
                    for how in ((ONCE, 0), (KIND, call.index % 2), (ALL, call.index % 2))] +
+                  [Fault(call, CUT, call.index % 3) for call in first if with_file] +
                   [Fault(call, ONCE, call.index % 2) for call in last])
 
 
@@ -241,7 +244,7 @@ class EveryFault(unittest.TestCase):
             count = benches[0].switch.counts()[0]
             self.assertIn(count, range(20, TRACE_MAX))
             calls = benches[0].switch.calls(count)
-            faults = chosen(calls)
+            faults = chosen(calls, with_file)
             waiting = iter(faults)  # its next() is atomic: whoever is free takes one
             with concurrent.futures.ThreadPoolExecutor(WORKERS) as pool:
                 parts = list(pool.map(
