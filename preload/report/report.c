@@ -415,12 +415,19 @@ static void close_report(struct report *report) {
     scratch_close(&scratch);
 }
 
+static bool left_to_file; // what the last report found
+
+bool report_was_left_to_file(void) {
+    return left_to_file;
+}
+
 static bool wants_text(const struct report *report, uint64_t leaks, bool asked) {
     // What could not be judged may be a leak: silence would be a lie, and a ledger does not tell.
     if (asked || options.verbosity > 0 || report->snapshot.unrecorded ||
         report->snapshot.unanswered || report->snapshot.incomplete)
         return true;
-    return leaks > 0 && (!ledger_is_file() || options.log_path[0]);
+    left_to_file = leaks > 0 && ledger_is_file() && !options.log_path[0];
+    return leaks > 0 && !left_to_file;
 }
 
 static void count_exhaustion(struct report *report) {
@@ -432,6 +439,8 @@ static void count_exhaustion(struct report *report) {
 static uint64_t make(enum ledger_ended ended, const char *when, bool asked,
                      struct exhaustion *exhaustion) {
     guard_enter();
+    left_to_file = false;
+    bool of_file = ledger_is_file();
     struct report *report = open_report();
     if (!report || snapshot_take(&report->snapshot, &report->scratch, ended) < 0) {
         ledger_count(&ledger.header->counters.snapshots_lost);
@@ -450,14 +459,15 @@ static uint64_t make(enum ledger_ended ended, const char *when, bool asked,
     count_findings(report);
     uint64_t leaks = report->totals.close_wait + report->totals.dead;
     report->when = when;
-    if (wants_text(report, leaks, asked))
+    bool was_cut = of_file && !ledger_is_file(); // what was found is of before and of behind
+    if (!was_cut && wants_text(report, leaks, asked))
         apart_run(write_all, report); // the log and the files that have the names are opened there
     else if (exhaustion && ledger_is_file())
         apart_run(tell_run, report);
     snapshot_release(&report->snapshot);
     close_report(report);
     guard_leave();
-    return leaks;
+    return was_cut ? make(ended, when, asked, exhaustion) : leaks;
 }
 
 uint64_t report_make(enum ledger_ended ended, const char *when, bool asked) {

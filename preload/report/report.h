@@ -20,6 +20,9 @@ uint64_t report_make(enum ledger_ended ended, const char *when, bool asked);
 // snapshot tells.
 uint64_t report_make_exhausted(struct exhaustion *exhaustion);
 
+// True where the last report found leaks and wrote nothing of them: the ledger's file tells.
+bool report_was_left_to_file(void);
+
 // One line of ours, "==PID== sockleak: note", where reports go.
 void report_note(const char *note);
 

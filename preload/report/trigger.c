@@ -53,6 +53,15 @@ static COLD void tell_run(uint64_t leaks) {
     notice_send(options.ledger_dir, &notice);
 }
 
+static uint64_t last_report(enum ledger_ended ended, int status, const char *when) {
+    uint64_t leaks = report_make(ended, when, false);
+    ledger.header->end_status = status;
+    __atomic_store_n(&ledger.header->ended, (uint32_t)ended, __ATOMIC_RELEASE);
+    if (report_was_left_to_file() && !ledger_is_file()) // cut since, and there is none any more
+        report_make(ended, when, true);
+    return leaks;
+}
+
 // Signals are blocked in all three below: one that ends the process in the middle of a report would
 // wait for that report, in the same thread. It is taken afterwards.
 
@@ -66,9 +75,7 @@ int trigger_end(enum ledger_ended ended, int status, const char *when) {
     bool first = __atomic_exchange_n(&ending, self, __ATOMIC_ACQ_REL) != self;
     bool mine = acquire(self, WAIT_MS);
     if (first && ledger_exists()) {
-        uint64_t leaks = report_make(ended, when, false);
-        ledger.header->end_status = status;
-        __atomic_store_n(&ledger.header->ended, (uint32_t)ended, __ATOMIC_RELEASE);
+        uint64_t leaks = last_report(ended, status, when);
         if (leaks && options.ledger_dir[0] && !ledger_is_file())
             tell_run(leaks);
         if (leaks && options.exitcode)
