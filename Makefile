@@ -15,7 +15,7 @@ ARCH := $(shell uname -m)
 # --- the library, layer by layer: each uses only those above it ----------------------------------
 
 BASE := guard owner clock format process apart program notice options output
-LEDGER := backing ledger sites records
+LEDGER := backing ledger cut fork sites records
 TRACK := imports frame_rules_$(ARCH) fast_unwind unwind_libunwind modules walks stacks addresses endings unasked tracker programs
 REPORT := signals trigger exhaustion interrupted scratch facts snapshot names verdict cause teardown text threads symbols report
 HOOKS := real create stream pass dup close process exec signal syscall
@@ -52,7 +52,7 @@ endif
 PRELOAD_CFLAGS := -fPIC -fvisibility=hidden -fasynchronous-unwind-tables -fexceptions \
 	$(if $(SANITIZE),,-Wframe-larger-than=2560) -Ipreload
 # What runs once a process, or in a report, is made small: most processes have it mapped for nothing.
-SMALL := $(BASE:%=base/%) ledger/backing ledger/ledger track/imports track/frame_rules_$(ARCH) \
+SMALL := $(BASE:%=base/%) ledger/backing ledger/ledger ledger/cut ledger/fork track/imports track/frame_rules_$(ARCH) \
 	track/unwind_libunwind track/modules track/programs hooks/real hooks/exec hooks/process hooks/signal \
 	$(REPORT:%=report/%)
 # What runs in each socket's life is packed: it costs the cache lines that it touches (base/compiler.h).

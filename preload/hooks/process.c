@@ -141,9 +141,8 @@ EXPORT int dlclose(void *library) {
 
 // --- the beginning ------------------------------------------------------------------------------
 
-static void first_birth(void) {
+static void before_ledger(void) {
     signals_install(real_sigaction);
-    trigger_first_birth();
 }
 
 static void begin_once(void) {
@@ -154,7 +153,8 @@ static void begin_once(void) {
     // into), the environment is another user's, and must not choose files for us.
     options_parse(secure_getenv("SOCKLEAK_OPTIONS"));
     output_remember_stderr();
-    tracker_on_first_birth = first_birth;
+    tracker_before_ledger = before_ledger;
+    tracker_on_first_birth = trigger_first_birth;
     pthread_atfork(prepare_fork, ledger_fork_done_in_parent, continue_in_child);
     trigger_install();
 }

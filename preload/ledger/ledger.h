@@ -35,9 +35,11 @@ static inline bool ledger_exists(void) {
 
 // Creates the ledger where there is none: a file in `dir`, or private memory where dir is empty or
 // the file cannot be made. Several threads may call it at once; one wins. `stack_depth` is
-// recorded. Returns 1 for who created it, 0 where it was there, or -errno: then there is none, the
-// failure is remembered, and later calls fail at once.
-int ledger_create(const char *dir, uint32_t stack_depth);
+// recorded. `before_first_use`, where not NULL, is called by who creates it, once there is memory,
+// of which ledger_is_file() tells the kind, and before anything is written there. Returns 1 for who
+// created it, 0 where it was there, or -errno: then there is none, the failure is remembered, and
+// later calls fail at once.
+int ledger_create(const char *dir, uint32_t stack_depth, void (*before_first_use)(void));
 
 // True where ledger_create() has failed.
 bool ledger_creation_failed(void);
@@ -53,7 +55,8 @@ void ledger_note_options(uint32_t families, uint32_t grace_ms, uint32_t exit_gra
 
 // In a handler of SIGBUS: true where it was at an address of the ledger's and is mended. The file
 // behind it was truncated, by the user's own hand or root's, and what stood in it is lost. The
-// ledger begins anew there, in memory of its own; other threads may be anywhere in it meanwhile.
+// ledger begins anew there, in memory of its own; other threads may be anywhere in it meanwhile, or
+// this one in ledger_create().
 bool ledger_survives_cut(const void *address);
 
 // Something is about to make a process that has our descriptors too, if only until it calls exec:

@@ -15,6 +15,7 @@
 #include <netinet/in.h>
 #include <sched.h>
 
+void (*tracker_before_ledger)(void);
 void (*tracker_on_first_birth)(void);
 HOT_DATA void (*tracker_on_activity)(void);
 
@@ -34,11 +35,17 @@ static HOT uint32_t thread_id(void) {
 
 // --- the process --------------------------------------------------------------------------------
 
+static COLD void before_first_use(void) {
+    owner_claim();
+    if (tracker_before_ledger)
+        tracker_before_ledger();
+}
+
 static COLD bool make_ledger(void) {
-    int created = ledger_create(options.ledger_dir, (uint32_t)options.stack_depth);
+    int created =
+        ledger_create(options.ledger_dir, (uint32_t)options.stack_depth, before_first_use);
     if (created == 1) {
         clock_init();
-        owner_claim();
         ledger_note_options((uint32_t)options.families, (uint32_t)options.grace_ms,
                             (uint32_t)options.exit_grace_ms);
         if (tracker_on_first_birth)

@@ -17,8 +17,10 @@
 #include <stdint.h>
 #include <sys/socket.h>
 
-// Called once, at the first birth, after the ledger was made: the place for what only a process
-// with sockets needs (signal handlers). Set before.
+// Called once, at the first birth: the places for what only a process with sockets needs. The first
+// one when the ledger has memory and before that is used, which may be a file that somebody cuts
+// (signal handlers); the second one after it was made. Set before.
+extern void (*tracker_before_ledger)(void);
 extern void (*tracker_on_first_birth)(void);
 
 // Called, where it is set, after births and ends of stream, and before closes: nothing is held, and

@@ -14,7 +14,7 @@ enum {
 };
 
 static void make(void) {
-    assert_int_equal(ledger_create("", 32), 1);
+    assert_int_equal(ledger_create("", 32, NULL), 1);
 }
 
 ISOLATED(it_is_created_once) {
@@ -23,7 +23,7 @@ ISOLATED(it_is_created_once) {
     assert_true(ledger_exists());
     assert_false(ledger_is_file());
     struct ledger_header *header = ledger.header;
-    assert_int_equal(ledger_create("", 7), 0);
+    assert_int_equal(ledger_create("", 7, NULL), 0);
     assert_ptr_equal(ledger.header, header);
     assert_int_equal(header->stack_depth, 32);
 }
@@ -299,7 +299,7 @@ ISOLATED(a_region_at_its_end_hands_out_nothing_more) {
 
 ISOLATED(an_entry_whose_record_is_free_is_removed_and_ends_no_program) {
     alarm(5);
-    assert_int_equal(ledger_create("", 32), 1);
+    assert_int_equal(ledger_create("", 32, NULL), 1);
     uint32_t number = ledger_record_new();
     fd_table_put(3, number);
     assert_true(ledger_release(number)); // and the entry stays

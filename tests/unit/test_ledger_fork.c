@@ -30,7 +30,7 @@ static void close_one(int fd) {
 }
 
 static void begin_with(const char *directory) {
-    assert_int_equal(ledger_create(directory, 32), 1);
+    assert_int_equal(ledger_create(directory, 32, NULL), 1);
     open_one(3);
     ledger.header->counters.stacks_lost = 9;
     ledger.header->end_status = 5;
@@ -151,7 +151,7 @@ static void closes_one_of_two(void *unused) {
 }
 
 ISOLATED(a_grandchild_inherits_what_the_child_has_not_closed) {
-    assert_int_equal(ledger_create("", 32), 1);
+    assert_int_equal(ledger_create("", 32, NULL), 1);
     open_one(3);
     open_one(4);
     open_one(5);
@@ -286,7 +286,7 @@ static void goes_on_in_a_file(void *unused) {
 }
 
 ISOLATED(a_torn_copy_is_made_whole) {
-    assert_int_equal(ledger_create(scratch_directory(), 32), 1);
+    assert_int_equal(ledger_create(scratch_directory(), 32, NULL), 1);
     tear();
     child_must_pass(goes_on_in_a_file, NULL);
     forget_file();
@@ -304,7 +304,7 @@ static void have_threads(void) {
 
 // A fork copies private memory, and not the threads that were at work on it.
 ISOLATED(what_other_threads_were_in_the_middle_of_is_made_whole_in_private_memory) {
-    assert_int_equal(ledger_create("", 32), 1);
+    assert_int_equal(ledger_create("", 32, NULL), 1);
     have_threads();
     tear();
     child_must_pass(goes_on_from_a_torn_copy, NULL);
@@ -322,7 +322,7 @@ static void knows_what_was_asked(void *unused) {
 // Another thread may have closed the number, and opened it anew, between the kernel's copy of the
 // descriptors and that of the memory: without an inode nothing tells.
 ISOLATED(of_other_threads_the_child_takes_over_only_what_has_its_inode) {
-    assert_int_equal(ledger_create("", 32), 1);
+    assert_int_equal(ledger_create("", 32, NULL), 1);
     have_threads();
     open_one(3);
     open_one(4);
@@ -339,7 +339,7 @@ static void one_by_one(void *unused) {
 }
 
 ISOLATED(a_free_list_that_is_whole_stays_as_it_is) {
-    assert_int_equal(ledger_create("", 32), 1);
+    assert_int_equal(ledger_create("", 32, NULL), 1);
     have_threads();
     for (int fd = 3; fd < 3 + RECORDS; fd++)
         open_one(fd);
@@ -380,7 +380,7 @@ static void shares_the_rest(void *unused) {
 }
 
 ISOLATED(what_is_right_stays_shared_with_the_parent) {
-    assert_int_equal(ledger_create("", 32), 1);
+    assert_int_equal(ledger_create("", 32, NULL), 1);
     have_threads();
     for (int fd = 3; fd < 3 + MANY; fd++)
         open_one(fd);
@@ -432,7 +432,7 @@ static void on_fault(int signal) {
 }
 
 static void *create_slowly(void *unreadable) {
-    ledger_create(unreadable, 32);
+    ledger_create(unreadable, 32, NULL);
     return NULL;
 }
 
@@ -440,7 +440,7 @@ static void creates_at_once(void *unused) {
     (void)unused;
     struct timespec before, after;
     clock_gettime(CLOCK_MONOTONIC, &before);
-    assert_int_equal(ledger_create("", 32), 1);
+    assert_int_equal(ledger_create("", 32, NULL), 1);
     clock_gettime(CLOCK_MONOTONIC, &after);
     long us = (after.tv_sec - before.tv_sec) * 1000000 + (after.tv_nsec - before.tv_nsec) / 1000;
     assert_true(us < 40000);

@@ -54,7 +54,7 @@ static void remove_own_file(void) {
 }
 
 ISOLATED(with_a_directory_it_is_a_file_there) {
-    assert_int_equal(ledger_create(scratch_directory(), 32), 1);
+    assert_int_equal(ledger_create(scratch_directory(), 32, NULL), 1);
     assert_true(ledger_is_file());
     it_works();
     char name[128], header[LEDGER_HEADER_BYTES + 1];
@@ -68,7 +68,7 @@ ISOLATED(with_a_directory_it_is_a_file_there) {
 ISOLATED(only_faults_in_a_file_of_its_own_are_mended) {
     char elsewhere = 0;
     assert_false(ledger_survives_cut(ledger.header)); // none yet
-    assert_int_equal(ledger_create(scratch_directory(), 32), 1);
+    assert_int_equal(ledger_create(scratch_directory(), 32, NULL), 1);
     assert_false(ledger_survives_cut(&elsewhere));
     assert_false(ledger_survives_cut(NULL));
     assert_true(ledger_is_file());
@@ -87,9 +87,9 @@ ISOLATED(only_faults_in_a_file_of_its_own_are_mended) {
 
 ISOLATED(a_directory_that_cannot_be_written_gives_private_memory) {
     if (geteuid() == 0)
-        assert_int_equal(ledger_create("/proc/self/fdinfo", 32), 1); // not even root's
+        assert_int_equal(ledger_create("/proc/self/fdinfo", 32, NULL), 1); // not even root's
     else
-        assert_int_equal(ledger_create("/usr", 32), 1);
+        assert_int_equal(ledger_create("/usr", 32, NULL), 1);
     assert_false(ledger_is_file());
     it_works();
 }
@@ -97,7 +97,7 @@ ISOLATED(a_directory_that_cannot_be_written_gives_private_memory) {
 ISOLATED(a_file_size_limit_gives_private_memory) {
     struct rlimit limit = {1 << 20, 1 << 20};
     assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
-    assert_int_equal(ledger_create(scratch_directory(), 32), 1);
+    assert_int_equal(ledger_create(scratch_directory(), 32, NULL), 1);
     assert_false(ledger_is_file());
     assert_int_equal(files_in(scratch_directory()), 0);
     it_works();
@@ -105,7 +105,7 @@ ISOLATED(a_file_size_limit_gives_private_memory) {
 
 ISOLATED(few_addresses_give_a_smaller_ledger) {
     limit_addresses(32 << 20);
-    assert_int_equal(ledger_create("", 32), 1);
+    assert_int_equal(ledger_create("", 32, NULL), 1);
     it_works();
     uint64_t total = 0;
     for (int i = 0; i < LEDGER_REGIONS; i++)
@@ -115,7 +115,7 @@ ISOLATED(few_addresses_give_a_smaller_ledger) {
 
 ISOLATED(few_addresses_and_a_directory_give_a_smaller_file) {
     limit_addresses(32 << 20);
-    assert_int_equal(ledger_create(scratch_directory(), 32), 1);
+    assert_int_equal(ledger_create(scratch_directory(), 32, NULL), 1);
     assert_true(ledger_is_file());
     assert_int_equal(files_in(scratch_directory()), 1);
     it_works();
@@ -128,7 +128,7 @@ static void takes_one_in_16_at_most(const char *dir) {
     rlim_t before = addresses_in_use();
     struct rlimit limit = {400 << 20, 400 << 20};
     assert_int_equal(setrlimit(RLIMIT_AS, &limit), 0);
-    assert_int_equal(ledger_create(dir, 32), 1);
+    assert_int_equal(ledger_create(dir, 32, NULL), 1);
     assert_true(addresses_in_use() - before <= (400 << 20) / 16);
     it_works();
 }
@@ -146,10 +146,10 @@ ISOLATED(under_a_limit_a_file_is_smaller_too) {
 
 ISOLATED(no_addresses_at_all_are_an_error_that_is_remembered) {
     limit_addresses(0);
-    assert_true(ledger_create("", 32) < 0);
+    assert_true(ledger_create("", 32, NULL) < 0);
     assert_false(ledger_exists());
     assert_true(ledger_creation_failed());
-    assert_true(ledger_create("", 32) < 0);
+    assert_true(ledger_create("", 32, NULL) < 0);
 }
 
 // A program that is not position-independent begins at 0x400000; ours may be elsewhere, so a page
@@ -160,7 +160,7 @@ static void nothing_of_the_program_is_unmapped(const char *dir) {
     if (low != (char *)0x1000000)
         isolated_skip("address 0x1000000 is taken");
     limit_addresses(0);
-    assert_true(ledger_create(dir, 32) < 0);
+    assert_true(ledger_create(dir, 32, NULL) < 0);
     unsigned char there;
     assert_int_equal(mincore(low, 4096, &there), 0); // ENOMEM: not mapped
 }
@@ -186,7 +186,7 @@ ISOLATED(a_full_tmpfs_at_creation_gives_private_memory) {
     snprintf(filler, sizeof filler, "%s/filler", scratch_directory());
     char page[4096] = "";
     write_file(filler, page, sizeof page);
-    assert_int_equal(ledger_create(scratch_directory(), 32), 1);
+    assert_int_equal(ledger_create(scratch_directory(), 32, NULL), 1);
     assert_false(ledger_is_file());
     assert_int_equal(files_in(scratch_directory()), 1);
     it_works();
@@ -194,7 +194,7 @@ ISOLATED(a_full_tmpfs_at_creation_gives_private_memory) {
 
 ISOLATED(a_tmpfs_that_fills_up_counts_what_is_not_tracked) {
     on_small_tmpfs("size=1m");
-    assert_int_equal(ledger_create(scratch_directory(), 32), 1);
+    assert_int_equal(ledger_create(scratch_directory(), 32, NULL), 1);
     assert_true(ledger_is_file());
     uint32_t last = 0, lost = 0;
     for (int i = 0; i < 10000; i++) {

@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 static void make(void) {
-    assert_int_equal(ledger_create("", 32), 1);
+    assert_int_equal(ledger_create("", 32, NULL), 1);
 }
 
 static const struct ledger_module *module_of(uint64_t frame) {

@@ -21,7 +21,7 @@ static struct scratch scratch;
 static struct snapshot snapshot;
 
 static void make(void) {
-    assert_int_equal(ledger_create("", 32), 1);
+    assert_int_equal(ledger_create("", 32, NULL), 1);
     assert_int_equal(scratch_open(&scratch), 0);
 }
 

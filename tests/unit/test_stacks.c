@@ -17,7 +17,7 @@ enum {
 };
 
 static void make(void) {
-    assert_int_equal(ledger_create("", DEPTH), 1);
+    assert_int_equal(ledger_create("", DEPTH, NULL), 1);
 }
 
 static const struct ledger_stack *stack(uint32_t id) {
@@ -95,7 +95,7 @@ ISOLATED(a_deeper_stack_is_cut_at_the_outer_end_and_says_so) {
 }
 
 ISOLATED(the_depth_may_be_1_or_128) {
-    assert_int_equal(ledger_create("", 128), 1);
+    assert_int_equal(ledger_create("", 128, NULL), 1);
     uint32_t id = stack_capture(fake_stack_set(2, 200, 0));
     assert_int_equal(stack(id)->depth, 128);
     ledger.header->stack_depth = 1;

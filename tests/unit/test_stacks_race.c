@@ -35,7 +35,7 @@ uint64_t module_unloads(void) {
 void module_unloaded(void) {}
 
 ISOLATED(the_slower_of_two_threads_takes_the_quicker_ones_id) {
-    assert_int_equal(ledger_create("", 32), 1);
+    assert_int_equal(ledger_create("", 32, NULL), 1);
     void *caller = fake_stack_set(1, 10, 0);
     interrupt = true;
     uint32_t id = stack_capture(caller);

@@ -82,7 +82,7 @@ static __attribute__((noinline)) void deeper(int depth, struct capture *out, int
 }
 
 static void begin(void) {
-    assert_int_equal(ledger_create("", 60), 1);
+    assert_int_equal(ledger_create("", 60, NULL), 1);
 }
 
 ISOLATED(a_walk_is_known_when_it_was_asked_for_twice) {
