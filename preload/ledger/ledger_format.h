@@ -89,6 +89,7 @@ enum ledger_record_flags {
     RECORD_TELLING_EOF = 1 << 9,    // a thread writes the end of stream down, or has
     RECORD_TELLING_ERROR = 1 << 10, // the same of an error
     RECORD_EOF_UNASKED = 1 << 11,   // a read returned 0: the kernel was not asked yet what it means
+    RECORD_FIN_ASSUMED = 1 << 12,   // FIN_FIRST, FIN_SECOND: as of another socket of the call site
 };
 
 // How a socket ended, in ledger_record.ending; and, of an active close, for how long our last bytes

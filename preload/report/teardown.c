@@ -60,11 +60,18 @@ static bool is_taken(const struct ledger_record *record) {
 
 // --- which steps happened -----------------------------------------------------------------------
 
+// Which FIN was the first one, where the kernel was asked for this very socket.
+static uint16_t order_told(const struct ledger_record *record) {
+    return record->flags & RECORD_FIN_ASSUMED
+               ? 0
+               : record->flags & (RECORD_FIN_FIRST | RECORD_FIN_SECOND);
+}
+
 static bool peer_fin_came(const struct ledger_record *record) {
     uint8_t state = is_taken(record) ? record->snapshot.state : STATE_UNKNOWN;
     if (state == STATE_FIN_WAIT1 || state == STATE_FIN_WAIT2)
         return false;
-    if (record->eof_ns || (record->flags & RECORD_FIN_SECOND))
+    if (record->eof_ns || (order_told(record) & RECORD_FIN_SECOND))
         return true;
     switch (state) {
     case STATE_CLOSE_WAIT:
@@ -120,10 +127,11 @@ static enum teardown_first who_was_first(const struct ledger_record *record) {
         return is_taken(record) ? TEARDOWN_FIRST_NOBODY : TEARDOWN_FIRST_UNKNOWN;
     if (!ours)
         return TEARDOWN_FIRST_PEER;
-    if ((!peers && is_taken(record)) || (record->flags & RECORD_FIN_FIRST))
+    if ((!peers && is_taken(record)) || (order_told(record) & RECORD_FIN_FIRST))
         return TEARDOWN_FIRST_US;
-    if ((record->flags & RECORD_FIN_SECOND) ||
-        (record->eof_ns && record->eof_ns < record->shutdown_ns))
+    if ((order_told(record) & RECORD_FIN_SECOND) ||
+        (record->eof_ns && record->eof_ns < record->shutdown_ns) ||
+        (is_taken(record) && record->snapshot.state == STATE_LAST_ACK))
         return TEARDOWN_FIRST_PEER;
     // A FIN of the peer's that is still to be acknowledged together with ours: both at once.
     if (is_taken(record) && record->snapshot.state == STATE_CLOSING)

@@ -123,6 +123,57 @@ void ending_forget_eof(struct ledger_record *record) {
     __atomic_fetch_and(&record->flags, (uint16_t)~RECORD_TELLING_EOF, __ATOMIC_RELEASE);
 }
 
+// --- many of a kind -----------------------------------------------------------------------------
+
+// A question to the kernel is the dearest part of a close, and of a shutdown; and a call site that
+// closes hundreds a second tells no more by the last of them than by some. Of the sockets that one
+// birth stack opened in the same LEDGER_RECENT_SLOT_S seconds the first EXACT are all asked for; of
+// the others one in ASK_ONE_IN, and those behind it count as it did. Each close counts once, so all
+// sums hold.
+//
+// Which one is asked looks random, since a program may well do two things by turns. Two stacks that
+// share a place, and threads that write it at once, only ask more often.
+enum {
+    SAMPLES = 2048,
+    EXACT = 64,
+    ASK_ONE_IN = 64,
+    SLOT_MASK = 0xffff
+};
+
+struct sample {
+    uint64_t count; // birth stack << 32 | slot << 16 | how many
+    uint64_t told;  // birth stack << 32 | the answer that was given last
+};
+
+static bool is_asked(uint32_t count) {
+    return count <= EXACT || count * 0x9e3779b1u % (1u << 31) < (1u << 31) / ASK_ONE_IN;
+}
+
+// True where the kernel is to be asked, and not what it last told to be taken.
+static inline bool sample_asks(struct sample *sample, const struct ledger_record *record,
+                               uint32_t *told) {
+    uint32_t slot = (uint32_t)(record->birth_ns / 1000000000 / LEDGER_RECENT_SLOT_S) & SLOT_MASK;
+    uint64_t site = (uint64_t)record->birth_stack << 32;
+    uint64_t before = __atomic_load_n(&sample->count, __ATOMIC_RELAXED);
+    bool is_same = before >> 16 == (site | slot << 16) >> 16;
+    uint32_t count = LIKELY(is_same) ? (uint32_t)before & SLOT_MASK : 0;
+    uint32_t next = LIKELY(count < SLOT_MASK) ? count + 1 : EXACT + 1;
+    __atomic_store_n(&sample->count, site | slot << 16 | next, __ATOMIC_RELAXED);
+    uint64_t last = __atomic_load_n(&sample->told, __ATOMIC_RELAXED);
+    *told = (uint32_t)last;
+    return UNLIKELY(is_asked(count)) || UNLIKELY(last >> 32 != record->birth_stack);
+}
+
+static void sample_tell(struct sample *sample, const struct ledger_record *record, uint32_t told) {
+    __atomic_store_n(&sample->told, (uint64_t)record->birth_stack << 32 | told, __ATOMIC_RELAXED);
+}
+
+static void mark_sampled(const struct ledger_record *record) {
+    uint16_t *flags = &ledger.stacks[record->birth_stack].flags;
+    if (UNLIKELY(!(__atomic_load_n(flags, __ATOMIC_RELAXED) & STACK_SAMPLED)))
+        __atomic_fetch_or(flags, STACK_SAMPLED, __ATOMIC_RELAXED);
+}
+
 // --- shutdown -----------------------------------------------------------------------------------
 
 static inline bool is_tcp_connection(const struct ledger_record *record) {
@@ -142,14 +193,47 @@ static uint16_t fin_order_by_poll(int fd, bool may_be_believed) {
     return seen == POLLRDHUP && may_be_believed ? RECORD_FIN_SECOND : 0;
 }
 
+// Of the shutdowns. A socket whose order was taken from another's, and that is not closed soon, may
+// be a leak, and nothing tells its order later: a site that has WAITING_MAX of those open is asked
+// again for each.
+struct order_sample {
+    struct sample sample;
+    int32_t waiting; // sockets that are open, and whose order is assumed
+};
+
+enum {
+    WAITING_MAX = 64
+};
+
+static struct order_sample *order_sample_of(const struct ledger_record *record) {
+    static LARGE struct order_sample samples[SAMPLES];
+    return &samples[record->birth_stack % SAMPLES];
+}
+
+static HOT uint16_t assumed_order(const struct ledger_record *record) {
+    struct order_sample *of_site = order_sample_of(record);
+    uint32_t told;
+    if (record->birth_stack == LEDGER_NO_STACK || sample_asks(&of_site->sample, record, &told) ||
+        __atomic_load_n(&of_site->waiting, __ATOMIC_RELAXED) >= WAITING_MAX)
+        return 0;
+    __atomic_fetch_add(&of_site->waiting, 1, __ATOMIC_RELAXED);
+    mark_sampled(record);
+    return (uint16_t)(told | RECORD_FIN_ASSUMED);
+}
+
+static void assumed_order_ends(const struct ledger_record *record) {
+    if (ledger_flags(record) & RECORD_FIN_ASSUMED)
+        __atomic_fetch_sub(&order_sample_of(record)->waiting, 1, __ATOMIC_RELAXED);
+}
+
 // Where our FIN will stand; 0 where that is not known.
-static uint16_t fin_order(struct ledger_record *record, int fd, bool may_be_believed) {
+static NOINLINE uint16_t fin_order_asked(struct ledger_record *record, int fd,
+                                         bool may_be_believed) {
     struct tcp_info info;
-    if (__atomic_load_n(&record->eof_ns, __ATOMIC_RELAXED) && // another thread may be told just now
-        !(ledger_flags(record) & RECORD_EOF_UNASKED))
-        return RECORD_FIN_SECOND;
     uint16_t seen = is_tcp_connection(record) ? fin_order_by_poll(fd, may_be_believed) : 0;
-    if (LIKELY(seen))
+    if (seen && may_be_believed)
+        sample_tell(&order_sample_of(record)->sample, record, seen);
+    if (seen)
         return seen;
     if (!(ledger_flags(record) & (RECORD_CONNECTED | RECORD_CONNECTING)) || !tcp_info_of(fd, &info))
         return 0;
@@ -163,15 +247,33 @@ static uint16_t fin_order(struct ledger_record *record, int fd, bool may_be_beli
     return is_open ? RECORD_FIN_FIRST : 0;
 }
 
-void ending_note_fin_order(struct ledger_record *record, int fd, bool may_be_believed) {
+static inline uint16_t fin_order(struct ledger_record *record, int fd, bool may_be_believed) {
+    uint16_t assumed = LIKELY(may_be_believed) ? assumed_order(record) : 0;
+    if (LIKELY(assumed))
+        return assumed;
+    // Another thread may be told just now. What is only believed, tells the order by its time.
+    if (__atomic_load_n(&record->eof_ns, __ATOMIC_RELAXED))
+        return ledger_flags(record) & RECORD_EOF_UNASKED ? 0 : RECORD_FIN_SECOND;
+    return fin_order_asked(record, fd, may_be_believed);
+}
+
+HOT void ending_note_fin_order(struct ledger_record *record, int fd, bool may_be_believed) {
     const uint16_t known = RECORD_SHUT_WR | RECORD_FIN_FIRST | RECORD_FIN_SECOND;
-    if (may_be_tcp(record) && !(ledger_flags(record) & known))
+    if (LIKELY(may_be_tcp(record)) && LIKELY(!(ledger_flags(record) & known)))
         __atomic_fetch_or(&record->flags, fin_order(record, fd, may_be_believed), __ATOMIC_ACQ_REL);
+}
+
+void ending_forget_fin_order(struct ledger_record *record) {
+    const uint16_t order = RECORD_FIN_FIRST | RECORD_FIN_SECOND | RECORD_FIN_ASSUMED;
+    assumed_order_ends(record);
+    __atomic_fetch_and(&record->flags, (uint16_t)~order, __ATOMIC_RELEASE);
 }
 
 void ending_bound_fin(struct ledger_record *record, uint64_t now_ns) {
     const struct ending_eof by_now = {.fin_ns = now_ns, .is_bound = true};
-    if ((ledger_flags(record) & RECORD_FIN_SECOND) && record->fin_ns == 0 && record->eof_ns == 0)
+    bool is_second =
+        (ledger_flags(record) & (RECORD_FIN_SECOND | RECORD_FIN_ASSUMED)) == RECORD_FIN_SECOND;
+    if (is_second && record->fin_ns == 0 && record->eof_ns == 0)
         ending_put_fin(record, &by_now);
 }
 
@@ -242,55 +344,21 @@ static uint32_t ending_by_state(const struct ledger_record *record, const struct
     }
 }
 
-// --- many closes: one is asked for many ----------------------------------------------------------
-
-// A getsockopt is the dearest part of a close, and a call site that closes hundreds a second tells
-// no more by the last of them than by some. Of the sockets that one birth stack opened in the same
-// LEDGER_RECENT_SLOT_S seconds the first EXACT_CLOSES are all asked for; of the others one in
-// ASK_ONE_IN, and those behind it count as it did. Each close counts once, so all sums hold.
-//
-// Which one is asked looks random, since a program may well do two things by turns; those that it
-// shut down first are counted, and asked for, by themselves. Two stacks that share a place, and
-// threads that write it at once, only ask more often.
-enum {
-    SAMPLES = 2048,
-    EXACT_CLOSES = 64,
-    ASK_ONE_IN = 64,
-    SLOT_MASK = 0xffff
-};
-
-struct sample {
-    uint64_t closes; // birth stack << 32 | slot << 16 | how many
-    uint64_t told;   // birth stack << 32 | the ending that was asked for last
-};
-
+// Those that the program shut down first are counted, and asked for, by themselves: they may be
+// reset behind their FIN.
 static struct sample *sample_of(const struct ledger_record *record) {
     static LARGE struct sample samples[SAMPLES];
     bool is_shut_down = ledger_flags(record) & RECORD_FIN_FIRST;
     return &samples[(2 * record->birth_stack + is_shut_down) % SAMPLES];
 }
 
-static bool is_asked(uint32_t closes) {
-    return closes <= EXACT_CLOSES || closes * 0x9e3779b1u % (1u << 31) < (1u << 31) / ASK_ONE_IN;
-}
-
 // The ending that this one counts as; ENDING_ASK where the kernel is to be asked.
 static HOT uint32_t ending_by_sample(const struct ledger_record *record) {
-    struct sample *sample = sample_of(record);
-    uint32_t slot = (uint32_t)(record->birth_ns / 1000000000 / LEDGER_RECENT_SLOT_S) & SLOT_MASK;
-    uint64_t site = (uint64_t)record->birth_stack << 32;
-    uint64_t before = __atomic_load_n(&sample->closes, __ATOMIC_RELAXED);
-    bool is_same = before >> 16 == (site | slot << 16) >> 16;
-    uint32_t closes = LIKELY(is_same) ? (uint32_t)before & SLOT_MASK : 0;
-    uint32_t next = LIKELY(closes < SLOT_MASK) ? closes + 1 : EXACT_CLOSES + 1;
-    __atomic_store_n(&sample->closes, site | slot << 16 | next, __ATOMIC_RELAXED);
-    uint64_t told = __atomic_load_n(&sample->told, __ATOMIC_RELAXED);
-    if (UNLIKELY(is_asked(closes)) || UNLIKELY(told >> 32 != record->birth_stack))
+    uint32_t told;
+    if (sample_asks(sample_of(record), record, &told))
         return ENDING_ASK;
-    uint16_t *flags = &ledger.stacks[record->birth_stack].flags;
-    if (UNLIKELY(!(__atomic_load_n(flags, __ATOMIC_RELAXED) & STACK_SAMPLED)))
-        __atomic_fetch_or(flags, STACK_SAMPLED, __ATOMIC_RELAXED);
-    return (uint32_t)told;
+    mark_sampled(record);
+    return told;
 }
 
 // What only some of a site's sockets have is asked of each; that they were shut down is none of it
@@ -299,11 +367,6 @@ static inline bool is_alike(const struct ledger_record *record) {
     return LIKELY(record->forks == ledger.header->forks) &&
            (ledger_flags(record) & (RECORD_SHUT_WR | RECORD_FIN_FIRST)) != RECORD_SHUT_WR &&
            LIKELY(record->provenance != PROVENANCE_RECEIVED);
-}
-
-static void note_told(const struct ledger_record *record, uint32_t ending) {
-    __atomic_store_n(&sample_of(record)->told, (uint64_t)record->birth_stack << 32 | ending,
-                     __ATOMIC_RELAXED);
 }
 
 // --- the last close -----------------------------------------------------------------------------
@@ -340,8 +403,9 @@ static NOINLINE uint32_t ending_asked(const struct ledger_record *record, int fd
         return record->provenance == PROVENANCE_RECEIVED ? ENDING_SHARED : ENDING_UNKNOWN;
     }
     uint32_t ending = ending_by_state(record, &info, is_shared, fd);
-    if (!is_shared)
-        note_told(record, ending);
+    // That an assumed order is wrong says nothing of those that were asked for.
+    if (!is_shared && !(ending == ENDING_PASSIVE && (ledger_flags(record) & RECORD_FIN_ASSUMED)))
+        sample_tell(sample_of(record), record, ending);
     return ending;
 }
 
@@ -367,6 +431,7 @@ HOT void ending_note(uint32_t number, int fd, const void *caller, uint64_t now_n
     }
     if (UNLIKELY(record->birth_stack == LEDGER_NO_STACK))
         return;
+    assumed_order_ends(record);
     uint32_t ending = ending_known(record);
     if (ending == ENDING_ASK) {
         if (LIKELY(is_alike(record)))

@@ -439,10 +439,10 @@ HOT void tracker_shutdown_done(uint32_t kept, int how, bool succeeded, const voi
         touch(record);
         __atomic_fetch_or(&record->flags, flags, __ATOMIC_RELEASE);
     } else {
-        flags = how != SHUT_WR ? RECORD_SHUTTING_RD : 0;
+        if (how != SHUT_WR)
+            __atomic_fetch_and(&record->flags, (uint16_t)~RECORD_SHUTTING_RD, __ATOMIC_RELEASE);
         if (how != SHUT_RD && !(ledger_flags(record) & RECORD_SHUT_WR))
-            flags |= RECORD_FIN_FIRST | RECORD_FIN_SECOND;
-        __atomic_fetch_and(&record->flags, (uint16_t)~flags, __ATOMIC_RELEASE);
+            ending_forget_fin_order(record);
     }
     ledger_release(kept);
 }

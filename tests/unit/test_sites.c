@@ -1,6 +1,7 @@
 // ledger/sites: the counters of each call site and of each destination: lifetimes, the last minute,
 // more closes than the kernel is asked for.
 #include "connections.h"
+#include "track/unasked.h"
 #include "unit.h"
 #include <pthread.h>
 #include <unistd.h>
@@ -68,7 +69,8 @@ ISOLATED(who_closes_first_is_captured_once_a_second) {
 // --- more closes than the kernel is asked for ---------------------------------------------------
 
 enum {
-    EXACT_CLOSES = 64
+    EXACT_CLOSES = 64,
+    WAITING_MAX = 64 // shutdowns whose order is assumed, and whose sockets are open
 };
 
 // `count` connections of one call site, the peer's FIN having come to those of `is_passive`.
@@ -180,6 +182,83 @@ ISOLATED(the_next_slot_begins_exactly) {
     assert_counts((struct counts){.active = 200 + EXACT_CLOSES / 2, .passive = EXACT_CLOSES / 2});
 }
 
+// --- many shutdowns -----------------------------------------------------------------------------
+
+// In a process that has opened many: `count` shutdowns, of which the peer's FIN came before those
+// that `is_second`. Answers how many of the orders are assumed.
+static int shut_down_many(int count, bool (*is_second)(int), bool and_close) {
+    int assumed = 0;
+    ledger.header->counters.born += UNASKED_AFTER;
+    for (int i = 0; i < count; i++) {
+        accept_another();
+        if (is_second(i))
+            peer_closes(&pair);
+        shut_down(pair.ours, SHUT_WR);
+        assumed += (ledger_record(ledger_fd(pair.ours))->flags & RECORD_FIN_ASSUMED) != 0;
+        if (and_close)
+            close_ours();
+        if (!is_second(i))
+            close(pair.peers);
+        close(pair.listener);
+    }
+    return assumed;
+}
+
+ISOLATED(of_many_shutdowns_the_first_are_all_asked_for) {
+    accepted();
+    assert_int_equal(shut_down_many(EXACT_CLOSES, by_turns, true), 0);
+    assert_counts((struct counts){.active = EXACT_CLOSES / 2, .passive = EXACT_CLOSES / 2});
+}
+
+ISOLATED(of_many_shutdowns_some_are_asked_for_and_all_are_counted) {
+    accepted();
+    assert_in_range(shut_down_many(2000, by_turns, true), 1700, 1999);
+    assert_in_range(site()->closed_active, 700, 1300);
+    assert_int_equal(ends_by_class(), 2000);
+    assert_true(site()->flags & STACK_SAMPLED);
+}
+
+ISOLATED(an_end_of_stream_that_was_read_tells_the_order_of_each) {
+    accepted();
+    shut_down_many(200, never, true);
+    accept_another();
+    peer_closes(&pair);
+    read_once(pair.ours);
+    shut_down(pair.ours, SHUT_WR);
+    const struct ledger_record *record = ledger_record(ledger_fd(pair.ours));
+    assert_int_not_equal(record->eof_ns, 0);
+    assert_false(record->flags & (RECORD_FIN_FIRST | RECORD_FIN_SECOND | RECORD_FIN_ASSUMED));
+    close_ours();
+    assert_counts((struct counts){.active = 200, .passive = 1});
+}
+
+// They may be leaks, and nothing tells their order later.
+ISOLATED(where_those_that_were_shut_down_stay_open_each_is_asked_for) {
+    accepted();
+    assert_int_equal(shut_down_many(250, never, false), WAITING_MAX);
+    assert_int_equal(shut_down_many(50, by_turns, false), 0);
+}
+
+ISOLATED(a_shutdown_that_failed_waits_for_no_close) {
+    accepted();
+    shut_down_many(100, never, true);
+    for (int i = 0; i < 2 * WAITING_MAX; i++) {
+        uint32_t kept = tracker_shutdown_begin(pair.ours, SHUT_WR, caller);
+        tracker_shutdown_done(kept, SHUT_WR, false, caller);
+    }
+    assert_in_range(shut_down_many(50, never, true), 40, 50);
+}
+
+ISOLATED(what_has_no_stack_is_asked_for) {
+    accepted();
+    shut_down_many(100, never, true);
+    accept_another();
+    struct ledger_record *record = ledger_record(ledger_fd(pair.ours));
+    record->birth_stack = LEDGER_NO_STACK;
+    shut_down(pair.ours, SHUT_WR);
+    assert_int_equal(record->flags & (RECORD_FIN_FIRST | RECORD_FIN_ASSUMED), RECORD_FIN_FIRST);
+}
+
 // --- destinations -------------------------------------------------------------------------------
 
 static const struct ledger_destination *only_destination(void) {
@@ -273,6 +352,12 @@ int main(void) {
         cmocka_unit_test(a_rare_kind_is_about_right_too),
         cmocka_unit_test(what_is_known_without_asking_stays_exact),
         cmocka_unit_test(the_next_slot_begins_exactly),
+        cmocka_unit_test(of_many_shutdowns_the_first_are_all_asked_for),
+        cmocka_unit_test(of_many_shutdowns_some_are_asked_for_and_all_are_counted),
+        cmocka_unit_test(an_end_of_stream_that_was_read_tells_the_order_of_each),
+        cmocka_unit_test(where_those_that_were_shut_down_stay_open_each_is_asked_for),
+        cmocka_unit_test(a_shutdown_that_failed_waits_for_no_close),
+        cmocka_unit_test(what_has_no_stack_is_asked_for),
         cmocka_unit_test(active_closes_of_clients_are_counted_by_peer),
         cmocka_unit_test(destinations_without_a_place_are_counted),
         cmocka_unit_test(threads_lose_no_count),

@@ -165,6 +165,27 @@ static void a_last_ack_that_never_comes(void **state) {
     assert_string_equal(steps(&record), "peer-fin our-ack eof-read our-fin !peer-ack !our-close");
 }
 
+static void an_order_that_was_not_asked_for_is_the_kernels_or_unknown(void **state) {
+    (void)state;
+    const uint16_t first = RECORD_FIN_FIRST | RECORD_FIN_ASSUMED,
+                   second = RECORD_FIN_SECOND | RECORD_FIN_ASSUMED;
+    struct ledger_record record = with_shutdown(tcp(STATE_CLOSE, 400), 300, first);
+    steps(&record);
+    assert_int_equal(seen.first, TEARDOWN_FIRST_UNKNOWN);
+    record = with_shutdown(tcp(STATE_CLOSE, 400), 300, second);
+    steps(&record);
+    assert_int_equal(seen.first, TEARDOWN_FIRST_UNKNOWN);
+    record = with_shutdown(tcp(STATE_FIN_WAIT2, 400), 300, second);
+    assert_string_equal(steps(&record), "our-fin peer-ack !peer-fin !our-close");
+    assert_int_equal(seen.first, TEARDOWN_FIRST_US);
+    record = with_shutdown(tcp(STATE_LAST_ACK, 400), 300, first);
+    steps(&record);
+    assert_int_equal(seen.first, TEARDOWN_FIRST_PEER);
+    record = with_shutdown(with_eof(tcp(STATE_CLOSE, 400), 400), 300, first);
+    steps(&record);
+    assert_int_equal(seen.first, TEARDOWN_FIRST_PEER);
+}
+
 static void the_order_is_unknown_where_nothing_tells_it(void **state) {
     (void)state;
     struct ledger_record record = with_shutdown(tcp(STATE_CLOSE, 400), 300, 0);
@@ -246,6 +267,7 @@ int main(void) {
         cmocka_unit_test(both_fins_and_no_close),
         cmocka_unit_test(a_fin_that_is_waited_for_has_not_come),
         cmocka_unit_test(a_last_ack_that_never_comes),
+        cmocka_unit_test(an_order_that_was_not_asked_for_is_the_kernels_or_unknown),
         cmocka_unit_test(the_order_is_unknown_where_nothing_tells_it),
         cmocka_unit_test(a_reset_ends_it_without_the_other_steps),
         cmocka_unit_test(without_a_snapshot_what_the_program_was_told_counts),
