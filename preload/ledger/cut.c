@@ -20,9 +20,14 @@ bool cut_is_header_gone(void) {
     return false;
 }
 
+// But for the regions, which stay what they are: the file may be cut while it is read.
 void cut_keep_header(void) {
-    if (ledger_is_file() && !cut_is_header_gone())
-        cut_header = *ledger.header;
+    const size_t from = offsetof(struct ledger_header, regions),
+                 to = from + sizeof cut_header.regions;
+    if (!ledger_is_file() || cut_is_header_gone())
+        return;
+    memcpy(&cut_header, ledger.header, from);
+    memcpy((char *)&cut_header + to, (const char *)ledger.header + to, sizeof cut_header - to);
 }
 
 static void raise_to(uint64_t *mark, uint64_t value) {
@@ -48,6 +53,13 @@ COLD bool cut_was_met(int error) {
 
 bool cut_is_file_being_left(void) {
     return __atomic_load_n(&mending, __ATOMIC_ACQUIRE) != 0 || !ledger_is_file();
+}
+
+bool ledger_left_file(void) {
+    bool is_cut = ledger_is_file() && (backing_is_cut(&ledger_backing) || cut_is_header_gone());
+    if (is_cut)
+        ledger_survives_cut(ledger_backing.base);
+    return cut_is_file_being_left();
 }
 
 void cut_continue_in_child(void) {

@@ -36,9 +36,9 @@ static inline bool ledger_exists(void) {
 // Creates the ledger where there is none: a file in `dir`, or private memory where dir is empty or
 // the file cannot be made. Several threads may call it at once; one wins. `stack_depth` is
 // recorded. `before_first_use`, where not NULL, is called by who creates it, once there is memory,
-// of which ledger_is_file() tells the kind, and before anything is written there. Returns 1 for who
-// created it, 0 where it was there, or -errno: then there is none, the failure is remembered, and
-// later calls fail at once.
+// of which ledger_is_file() tells the kind, and before anything is written to a file. Returns 1 for
+// who created it, 0 where it was there, or -errno: then there is none, the failure is remembered,
+// and later calls fail at once.
 int ledger_create(const char *dir, uint32_t stack_depth, void (*before_first_use)(void));
 
 // True where ledger_create() has failed.
@@ -58,6 +58,11 @@ void ledger_note_options(uint32_t families, uint32_t grace_ms, uint32_t exit_gra
 // ledger begins anew there, in memory of its own; other threads may be anywhere in it meanwhile, or
 // this one in ledger_create().
 bool ledger_survives_cut(const void *address);
+
+// True where there is no file, or soon will be none; also after a cut that no signal tells of,
+// since the file is longer again or nothing beyond its end was needed: then the ledger begins anew
+// here. One stat.
+bool ledger_left_file(void);
 
 // Something is about to make a process that has our descriptors too, if only until it calls exec:
 // what is open now may have another holder from here on. Does nothing without a ledger.
@@ -140,7 +145,7 @@ bool ledger_release_vanished(uint32_t number);
 // middle of a change, and the holds of threads that are not here are gone. What has no inode yet
 // goes: nothing tells whose its fd is here. Writes only to what is
 // wrong: the rest stays shared with the parent. `*in_use` gets how many records are in use. Returns
-// 0, or -errno: then nothing was looked at. ledger.c alone calls it.
+// 0, or -errno: then nothing was looked at. fork.c alone calls it.
 int ledger_records_rebuild(uint64_t *in_use);
 
 // --- file descriptors ---------------------------------------------------------------------------

@@ -459,7 +459,7 @@ static uint64_t make(enum ledger_ended ended, const char *when, bool asked,
     count_findings(report);
     uint64_t leaks = report->totals.close_wait + report->totals.dead;
     report->when = when;
-    bool was_cut = of_file && !ledger_is_file(); // what was found is of before and of behind
+    bool was_cut = of_file && ledger_left_file(); // what was found is of before and of behind
     if (!was_cut && wants_text(report, leaks, asked))
         apart_run(write_all, report); // the log and the files that have the names are opened there
     else if (exhaustion && ledger_is_file())
@@ -467,7 +467,7 @@ static uint64_t make(enum ledger_ended ended, const char *when, bool asked,
     snapshot_release(&report->snapshot);
     close_report(report);
     guard_leave();
-    return was_cut ? make(ended, when, asked, exhaustion) : leaks;
+    return was_cut ? make(ended, when, asked || exhaustion, exhaustion) : leaks;
 }
 
 uint64_t report_make(enum ledger_ended ended, const char *when, bool asked) {

@@ -243,6 +243,10 @@ static void install(struct held_signal *h) {
     struct sigaction now;
     if (real_action(h->signal, NULL, &now) != 0)
         return;
+    if (is_ours(&now)) { // of the parent, which was at it when it forked: what it remembered holds
+        __atomic_store_n(&h->installed, true, __ATOMIC_RELEASE);
+        return;
+    }
     remember(h, &now);
     struct sigaction action = over(h, &now), was;
     // First the view, then the kernel: a program that asks in between is told the truth either way.

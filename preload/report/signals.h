@@ -15,7 +15,7 @@
 typedef int sigaction_function(int, const struct sigaction *, struct sigaction *);
 
 // Called at a process's first socket event, before its ledger is used. `real` is libc's sigaction.
-// Signal-safe.
+// A second time, in a child that was forked meanwhile, it completes the first. Signal-safe.
 void signals_install(sigaction_function *real);
 
 // Puts the program's own actions of all but the report signal in force and holds them no longer:

@@ -57,7 +57,7 @@ static uint64_t last_report(enum ledger_ended ended, int status, const char *whe
     uint64_t leaks = report_make(ended, when, false);
     ledger.header->end_status = status;
     __atomic_store_n(&ledger.header->ended, (uint32_t)ended, __ATOMIC_RELEASE);
-    if (report_was_left_to_file() && !ledger_is_file()) // cut since, and there is none any more
+    if (report_was_left_to_file() && ledger_left_file()) // cut since, and there is none any more
         report_make(ended, when, true);
     return leaks;
 }

@@ -59,6 +59,20 @@ ISOLATED(the_program_reads_what_it_would_read_without_us) {
     }
 }
 
+// In a child that another thread forked while its parent was at its first socket.
+ISOLATED(what_is_installed_a_second_time_is_not_the_programs) {
+    install();
+    set(SIGTERM, on_signal, 0);
+    install();
+    assert_true(asked(SIGUSR1).sa_handler == SIG_DFL);
+    assert_true(asked(SIGINT).sa_handler == SIG_DFL);
+    assert_true(asked(SIGTERM).sa_handler == on_signal);
+    set(SIGUSR1, on_signal, 0);
+    install();
+    raise(SIGUSR1);
+    assert_int_equal(seen_signal, SIGUSR1);
+}
+
 ISOLATED(the_program_reads_back_what_it_set) {
     install();
     static const int held[] = {SIGUSR1, SIGTERM};
@@ -310,6 +324,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(only_the_report_signal_and_the_three_ends_are_held),
         cmocka_unit_test(the_program_reads_what_it_would_read_without_us),
+        cmocka_unit_test(what_is_installed_a_second_time_is_not_the_programs),
         cmocka_unit_test(the_program_reads_back_what_it_set),
         cmocka_unit_test(one_object_may_be_wanted_and_before),
         cmocka_unit_test(the_report_signal_reports_and_does_not_kill),
