@@ -220,6 +220,13 @@ static void draw_head(const struct drawing *drawing) {
                    (int)socket->record.first_fd, base_name(report_program(socket->process)));
 }
 
+static bool has(const struct report_teardown *steps, enum teardown_step step, bool happened) {
+    for (unsigned i = 0; i < steps->count; i++)
+        if (steps->events[i].event.step == step && steps->events[i].event.happened == happened)
+            return true;
+    return false;
+}
+
 void format_explain(const struct report_socket *socket, struct text_lines *lines, uint32_t pid) {
     struct drawing drawing = {socket, lines, pid};
     struct report_teardown steps;
@@ -228,9 +235,10 @@ void format_explain(const struct report_socket *socket, struct text_lines *lines
         return;
     draw_head(&drawing);
     bool is_leak = verdict_is_leak((enum verdict)socket->record.snapshot.verdict);
-    bool no_fin = false;
-    for (unsigned i = 0; i < steps.count; i++)
-        no_fin |= steps.events[i].event.step == TEARDOWN_OUR_FIN && !steps.events[i].event.happened;
+    bool no_fin = has(&steps, TEARDOWN_OUR_FIN, false);
+    if (steps.first == TEARDOWN_FIRST_UNKNOWN && has(&steps, TEARDOWN_PEER_FIN, true) &&
+        has(&steps, TEARDOWN_OUR_FIN, true))
+        draw(&drawing, NULL, false, "which side sent its FIN first is not known");
     for (unsigned i = 0; i < steps.count; i++) {
         const struct report_event *event = &steps.events[i];
         if (event->event.happened)

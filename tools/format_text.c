@@ -226,6 +226,17 @@ static void write_sockets(struct writer *writer, const struct report_class *merg
     text_more(&writer->sink, merged->socket_count - listed);
 }
 
+// Of the sockets of a finding, the first one of which it is known which side sent its FIN first.
+static const struct report_socket *most_telling(const struct report_finding *sample) {
+    struct report_teardown steps;
+    for (uint32_t i = 0; i < sample->socket_count; i++) {
+        report_socket_teardown(sample->sockets[i], &steps);
+        if (steps.first != TEARDOWN_FIRST_UNKNOWN)
+            return sample->sockets[i];
+    }
+    return sample->sockets[0];
+}
+
 static void write_class(struct writer *writer, const struct report_class *merged, bool several) {
     const struct report_finding *sample = merged->findings[0];
     struct text_namer namer = {name_frame, writer};
@@ -244,7 +255,7 @@ static void write_class(struct writer *writer, const struct report_class *merged
         write_hints(writer, merged);
     write_sockets(writer, merged);
     if (writer->options->explain)
-        format_explain(sample->sockets[0], &writer->lines, sample->process->pid);
+        format_explain(most_telling(sample), &writer->lines, sample->process->pid);
 }
 
 static bool is_listed(const struct writer *writer, const struct report_class *merged) {

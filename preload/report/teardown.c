@@ -189,6 +189,8 @@ static void add_peer_fin(const struct ledger_record *record, bool is_first, stru
     struct teardown_event *fin = add(out, TEARDOWN_PEER_FIN);
     time_peer_fin(record, fin);
     fin->state = is_first ? STATE_CLOSE_WAIT : STATE_TIME_WAIT;
+    if (out->first == TEARDOWN_FIRST_UNKNOWN)
+        fin->state = STATE_UNKNOWN;
     struct teardown_event *ack = add(out, TEARDOWN_OUR_ACK); // tcp_fin() in net/ipv4/tcp_input.c
     ack->time = fin->time;
     ack->ns = fin->ns;

@@ -76,6 +76,19 @@ time.sleep(0.3)
 os._exit(0)
 """
 
+# A call site that shuts down so many that only some are asked for: see RECORD_FIN_ASSUMED.
+SHUT_MANY = START + r"""
+def shut():
+    client, kept = connect()
+    kept.shutdown(socket.SHUT_WR)
+    client.close()
+    return kept
+for _ in range(900):
+    shut().close()
+leaked = [shut() for _ in range(100)]
+wait()
+"""
+
 
 def only_finding(document):
     (finding,) = [f for p in document["processes"] for f in p["findings"]]
@@ -149,6 +162,16 @@ class Teardown(Case):
         self.assertEqual(happened[:2], [("us", "our-fin"), ("peer", "peer-ack")])
         self.assertIn(("peer", "peer-fin"), happened)
         self.assertEqual(never, ["our-close"])
+
+    def test_of_a_busy_call_site_it_is_not_known_of_the_first_leaks_who_was_first(self):
+        process, _ = self.watched(SHUT_MANY)
+        told = [socket["first_fin"] for socket in only_finding(self.dump_when_due(process))["sockets"]]
+        self.assertLessEqual(set(told), {"us", None})
+        self.assertEqual(len(told), 100)
+        self.assertLessEqual(told.count(None), 64)
+        text = self.dump(process, "--explain", "--max-sockets=1")
+        self.assertIn("shutdown: FIN_WAIT1", text) # of one that was asked for
+        self.assertNotIn("is not known", text)
 
     def test_an_age_that_is_a_bound_is_told_as_such(self):
         """Data that this side sent around the FIN hides when it came."""
