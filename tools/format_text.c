@@ -231,7 +231,7 @@ static const struct report_socket *most_telling(const struct report_finding *sam
     struct report_teardown steps;
     for (uint32_t i = 0; i < sample->socket_count; i++) {
         report_socket_teardown(sample->sockets[i], &steps);
-        if (steps.first != TEARDOWN_FIRST_UNKNOWN)
+        if (steps.first == TEARDOWN_FIRST_PEER || steps.first == TEARDOWN_FIRST_US)
             return sample->sockets[i];
     }
     return sample->sockets[0];

@@ -8,7 +8,9 @@ _Static_assert(offsetof(struct ledger_stack, closed) ==
 
 enum {
     DESTINATION_PROBES = 32,
-    CLOSE_STACK_GATES = 1024
+    CLOSE_STACK_GATES = 1024,
+    ASSUMED_PLACES = 2048, // stacks that share one make each other's sockets be asked for
+    ASSUMED_MAX = 64
 };
 
 enum destination_state {
@@ -140,6 +142,25 @@ static HOT void note_destination(const struct ledger_record *record, uint64_t no
     note_recent(entry->recent_active, now_ns);
 }
 
+// --- orders that are assumed --------------------------------------------------------------------
+
+static HOT int32_t *assumed_of(const struct ledger_record *record) {
+    static LARGE int32_t assumed[ASSUMED_PLACES];
+    return &assumed[record->birth_stack % ASSUMED_PLACES];
+}
+
+HOT void site_count_assumed(const struct ledger_record *record) {
+    __atomic_fetch_add(assumed_of(record), 1, __ATOMIC_RELAXED);
+}
+
+HOT void site_forget_assumed(const struct ledger_record *record) {
+    __atomic_fetch_sub(assumed_of(record), 1, __ATOMIC_RELAXED);
+}
+
+HOT bool site_has_many_assumed(const struct ledger_record *record) {
+    return __atomic_load_n(assumed_of(record), __ATOMIC_RELAXED) >= ASSUMED_MAX;
+}
+
 // --- ends ---------------------------------------------------------------------------------------
 
 static HOT void count_active(struct ledger_stack *site, const struct ledger_record *record,
@@ -173,6 +194,8 @@ static COLD void count_seldom(struct ledger_stack *site, uint32_t kind) {
 HOT void site_count_ended(const struct ledger_record *record, bool by_close, uint64_t now_ns) {
     if (UNLIKELY(record->birth_stack == LEDGER_NO_STACK))
         return;
+    if (ledger_flags(record) & RECORD_FIN_ASSUMED)
+        site_forget_assumed(record);
     struct ledger_stack *site = &ledger.stacks[record->birth_stack];
     if (UNLIKELY(site_is_inherited(record))) { // its parent opened it, and counted that
         if (by_close)

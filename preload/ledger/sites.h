@@ -15,6 +15,13 @@ void site_count_ended(const struct ledger_record *record, bool by_close, uint64_
 // True where a fork left the socket to this process: it was not opened here.
 bool site_is_inherited(const struct ledger_record *record);
 
+// Sockets that are open, and whose FIN order was taken from another's of their site
+// (track/endings.h, RECORD_FIN_ASSUMED): one more, one less before it ends, and whether a site has
+// so many that no more are to be taken on trust. site_count_ended() counts them off.
+void site_count_assumed(const struct ledger_record *record);
+void site_forget_assumed(const struct ledger_record *record);
+bool site_has_many_assumed(const struct ledger_record *record);
+
 // True at most once a second of `now_ns` for each birth stack: time to capture who closes its
 // sockets first.
 bool site_wants_close_stack(uint32_t birth_stack, uint64_t now_ns);

@@ -250,8 +250,10 @@ static void merge_told(struct ledger_record *into, const struct ledger_record *f
     }
     // Not that a thread is at it: what it writes down goes into `from`, and `into` would never be
     // told.
-    const uint16_t told = (uint16_t) ~(RECORD_TELLING_EOF | RECORD_TELLING_ERROR);
-    __atomic_fetch_or(&into->flags, from->flags & told, __ATOMIC_RELAXED);
+    unsigned not_told = RECORD_TELLING_EOF | RECORD_TELLING_ERROR;
+    if (from->flags & RECORD_FIN_ASSUMED)
+        not_told |= RECORD_FIN_FIRST | RECORD_FIN_SECOND | RECORD_FIN_ASSUMED;
+    __atomic_fetch_or(&into->flags, (uint16_t)(from->flags & ~not_told), __ATOMIC_RELAXED);
 }
 
 // A socket that was sent to ourselves (SCM_RIGHTS) has two births and two records: the first one

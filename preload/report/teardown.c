@@ -127,7 +127,8 @@ static enum teardown_first who_was_first(const struct ledger_record *record) {
         return is_taken(record) ? TEARDOWN_FIRST_NOBODY : TEARDOWN_FIRST_UNKNOWN;
     if (!ours)
         return TEARDOWN_FIRST_PEER;
-    if ((!peers && is_taken(record)) || (order_told(record) & RECORD_FIN_FIRST))
+    if ((!peers && is_taken(record) && record->snapshot.state != STATE_UNKNOWN) ||
+        (order_told(record) & RECORD_FIN_FIRST))
         return TEARDOWN_FIRST_US;
     if ((order_told(record) & RECORD_FIN_SECOND) ||
         (record->eof_ns && record->eof_ns < record->shutdown_ns) ||
@@ -185,12 +186,15 @@ bool teardown_fin_is_bound(const struct ledger_record *record) {
 
 // --- the steps ----------------------------------------------------------------------------------
 
+// A state that follows from the order of the FINs.
+static uint8_t known(const struct teardown *out, enum ledger_tcp_state state) {
+    return (uint8_t)(out->first == TEARDOWN_FIRST_UNKNOWN ? STATE_UNKNOWN : state);
+}
+
 static void add_peer_fin(const struct ledger_record *record, bool is_first, struct teardown *out) {
     struct teardown_event *fin = add(out, TEARDOWN_PEER_FIN);
     time_peer_fin(record, fin);
-    fin->state = is_first ? STATE_CLOSE_WAIT : STATE_TIME_WAIT;
-    if (out->first == TEARDOWN_FIRST_UNKNOWN)
-        fin->state = STATE_UNKNOWN;
+    fin->state = known(out, is_first ? STATE_CLOSE_WAIT : STATE_TIME_WAIT);
     struct teardown_event *ack = add(out, TEARDOWN_OUR_ACK); // tcp_fin() in net/ipv4/tcp_input.c
     ack->time = fin->time;
     ack->ns = fin->ns;
@@ -211,14 +215,13 @@ static void add_our_fin(const struct ledger_record *record, bool is_first, struc
     at(fin, TEARDOWN_TIME_EXACT, record->shutdown_ns);
     fin->call = CALL_SHUTDOWN;
     fin->stack = record->shutdown_stack;
-    fin->state = is_first ? STATE_FIN_WAIT1 : STATE_LAST_ACK;
-    if (out->first == TEARDOWN_FIRST_UNKNOWN)
-        fin->state = STATE_UNKNOWN;
+    fin->state = known(out, is_first ? STATE_FIN_WAIT1 : STATE_LAST_ACK);
 }
 
 static void add_peer_ack(const struct ledger_record *record, bool is_first, struct teardown *out) {
     if (our_fin_was_acknowledged(record))
-        add(out, TEARDOWN_PEER_ACK)->state = is_first ? STATE_FIN_WAIT2 : STATE_CLOSE;
+        add(out, TEARDOWN_PEER_ACK)->state =
+            is_first ? known(out, STATE_FIN_WAIT2) : (uint8_t)STATE_CLOSE;
     else if (!record->error && is_taken(record))
         never(out, TEARDOWN_PEER_ACK);
 }
@@ -250,7 +253,9 @@ void teardown_of(const struct ledger_record *record, struct teardown *out) {
         return;
     bool peers = peer_fin_came(record), ours = our_fin_went(record);
     out->first = who_was_first(record);
-    bool we_began = out->first == TEARDOWN_FIRST_US;
+    // Where the order is not known, that of what the program did and was told.
+    bool we_began = out->first == TEARDOWN_FIRST_US ||
+                    (out->first == TEARDOWN_FIRST_UNKNOWN && record->eof_ns > record->shutdown_ns);
     if (ours && we_began) {
         add_our_fin(record, true, out);
         add_peer_ack(record, true, out);

@@ -4,6 +4,7 @@
 #include "base/tcp.h"
 #include "ledger/sites.h"
 #include "track/stacks.h"
+#include "track/unasked.h"
 #include <errno.h>
 #include <poll.h>
 #include <sys/ioctl.h>
@@ -91,8 +92,8 @@ HOT bool ending_is_stream(const struct ledger_record *record, int fd) {
 // TCP by its state, and by poll what has none: AF_UNIX, and MPTCP, whose TCP_INFO is a subflow's.
 bool ending_is_eof(const struct ledger_record *record, int fd, struct ending_eof *told) {
     *told = (struct ending_eof){0};
-    // Which FIN went first was asked of the kernel at a shutdown: a third system call in a socket's
-    // life would tell nothing that a verdict rests on.
+    // Which FIN went first was asked of the kernel at a shutdown, or is assumed there: another
+    // system call in a socket's life would tell nothing that a verdict rests on.
     if (ledger_flags(record) & RECORD_FIN_FIRST)
         return true;
     if (ledger_flags(record) & RECORD_FIN_SECOND) {
@@ -193,37 +194,29 @@ static uint16_t fin_order_by_poll(int fd, bool may_be_believed) {
     return seen == POLLRDHUP && may_be_believed ? RECORD_FIN_SECOND : 0;
 }
 
-// Of the shutdowns. A socket whose order was taken from another's, and that is not closed soon, may
-// be a leak, and nothing tells its order later: a site that has WAITING_MAX of those open is asked
-// again for each.
-struct order_sample {
-    _Alignas(32) struct sample sample; // both in one cache line
-    int32_t waiting;                   // sockets that are open, and whose order is assumed
+// Of the sockets that were shut down.
+struct shut_samples {
+    _Alignas(32) struct sample order; // RECORD_FIN_FIRST or RECORD_FIN_SECOND
+    struct sample ending;             // of those where ours came first: some are reset behind it
 };
 
-enum {
-    WAITING_MAX = 64
-};
-
-static struct order_sample *order_sample_of(const struct ledger_record *record) {
-    static LARGE struct order_sample samples[SAMPLES];
+static struct shut_samples *shut_samples_of(const struct ledger_record *record) {
+    static LARGE struct shut_samples samples[SAMPLES];
     return &samples[record->birth_stack % SAMPLES];
 }
 
+// Only of what was accepted: the closes of a client are counted by destination, too, and those of
+// one site may differ. And an assumed order is never found out later, so that a site whose sockets
+// stay open, which may be leaks, is asked for each.
 static HOT uint16_t assumed_order(const struct ledger_record *record) {
-    struct order_sample *of_site = order_sample_of(record);
+    bool is_accepted = record->birth_call == CALL_ACCEPT4 || record->birth_call == CALL_ACCEPT;
     uint32_t told;
-    if (record->birth_stack == LEDGER_NO_STACK || sample_asks(&of_site->sample, record, &told) ||
-        __atomic_load_n(&of_site->waiting, __ATOMIC_RELAXED) >= WAITING_MAX)
+    if (UNLIKELY(!is_accepted) || UNLIKELY(record->birth_stack == LEDGER_NO_STACK) ||
+        sample_asks(&shut_samples_of(record)->order, record, &told) ||
+        UNLIKELY(site_has_many_assumed(record)))
         return 0;
-    __atomic_fetch_add(&of_site->waiting, 1, __ATOMIC_RELAXED);
     mark_sampled(record);
     return (uint16_t)(told | RECORD_FIN_ASSUMED);
-}
-
-static void assumed_order_ends(const struct ledger_record *record) {
-    if (ledger_flags(record) & RECORD_FIN_ASSUMED)
-        __atomic_fetch_sub(&order_sample_of(record)->waiting, 1, __ATOMIC_RELAXED);
 }
 
 // Where our FIN will stand; 0 where that is not known.
@@ -232,7 +225,7 @@ static NOINLINE uint16_t fin_order_asked(struct ledger_record *record, int fd,
     struct tcp_info info;
     uint16_t seen = is_tcp_connection(record) ? fin_order_by_poll(fd, may_be_believed) : 0;
     if (seen && may_be_believed)
-        sample_tell(&order_sample_of(record)->sample, record, seen);
+        sample_tell(&shut_samples_of(record)->order, record, seen);
     if (seen)
         return seen;
     if (!(ledger_flags(record) & (RECORD_CONNECTED | RECORD_CONNECTING)) || !tcp_info_of(fd, &info))
@@ -251,22 +244,25 @@ static inline uint16_t fin_order(struct ledger_record *record, int fd, bool may_
     uint16_t assumed = LIKELY(may_be_believed) ? assumed_order(record) : 0;
     if (LIKELY(assumed))
         return assumed;
-    // Another thread may be told just now. What is only believed, tells the order by its time.
-    if (__atomic_load_n(&record->eof_ns, __ATOMIC_RELAXED))
-        return ledger_flags(record) & RECORD_EOF_UNASKED ? 0 : RECORD_FIN_SECOND;
-    return fin_order_asked(record, fd, may_be_believed);
+    bool is_read = __atomic_load_n(&record->eof_ns, __ATOMIC_RELAXED) && // maybe just now
+                   !(ledger_flags(record) & RECORD_EOF_UNASKED);
+    return is_read ? RECORD_FIN_SECOND : fin_order_asked(record, fd, may_be_believed);
 }
 
 HOT void ending_note_fin_order(struct ledger_record *record, int fd, bool may_be_believed) {
     const uint16_t known = RECORD_SHUT_WR | RECORD_FIN_FIRST | RECORD_FIN_SECOND;
-    if (LIKELY(may_be_tcp(record)) && LIKELY(!(ledger_flags(record) & known)))
-        __atomic_fetch_or(&record->flags, fin_order(record, fd, may_be_believed), __ATOMIC_ACQ_REL);
+    if (UNLIKELY(!may_be_tcp(record)) || UNLIKELY(ledger_flags(record) & known))
+        return;
+    uint16_t order = fin_order(record, fd, may_be_believed);
+    uint16_t before = __atomic_fetch_or(&record->flags, order, __ATOMIC_ACQ_REL);
+    if (LIKELY(order & ~before & RECORD_FIN_ASSUMED))
+        site_count_assumed(record);
 }
 
 void ending_forget_fin_order(struct ledger_record *record) {
     const uint16_t order = RECORD_FIN_FIRST | RECORD_FIN_SECOND | RECORD_FIN_ASSUMED;
-    assumed_order_ends(record);
-    __atomic_fetch_and(&record->flags, (uint16_t)~order, __ATOMIC_RELEASE);
+    if (__atomic_fetch_and(&record->flags, (uint16_t)~order, __ATOMIC_ACQ_REL) & RECORD_FIN_ASSUMED)
+        site_forget_assumed(record);
 }
 
 void ending_bound_fin(struct ledger_record *record, uint64_t now_ns) {
@@ -344,18 +340,30 @@ static uint32_t ending_by_state(const struct ledger_record *record, const struct
     }
 }
 
-// Those that the program shut down first are counted, and asked for, by themselves: they may be
-// reset behind their FIN.
+// Those that the program shut down first are counted, and asked for, by themselves.
 static struct sample *sample_of(const struct ledger_record *record) {
     static LARGE struct sample samples[SAMPLES];
-    bool is_shut_down = ledger_flags(record) & RECORD_FIN_FIRST;
-    return &samples[(2 * record->birth_stack + is_shut_down) % SAMPLES];
+    return ledger_flags(record) & RECORD_FIN_FIRST ? &shut_samples_of(record)->ending
+                                                   : &samples[record->birth_stack % SAMPLES];
+}
+
+// Where the orders of a site are sampled, those that were asked for are the sample of its endings,
+// too: asked for one and for the other. An assumed one tells nothing.
+static inline bool is_of_sampled_orders(const struct ledger_record *record) {
+    uint64_t told = __atomic_load_n(&shut_samples_of(record)->order.told, __ATOMIC_RELAXED);
+    return (ledger_flags(record) & RECORD_FIN_FIRST) && told >> 32 == record->birth_stack &&
+           unasked_may_wait() && !site_has_many_assumed(record);
+}
+
+static HOT uint32_t ending_of_assumed(const struct ledger_record *record) {
+    uint64_t told = __atomic_load_n(&shut_samples_of(record)->ending.told, __ATOMIC_RELAXED);
+    return told >> 32 == record->birth_stack ? (uint32_t)told : ENDING_ACTIVE;
 }
 
 // The ending that this one counts as; ENDING_ASK where the kernel is to be asked.
 static HOT uint32_t ending_by_sample(const struct ledger_record *record) {
     uint32_t told;
-    if (sample_asks(sample_of(record), record, &told))
+    if (sample_asks(sample_of(record), record, &told) || is_of_sampled_orders(record))
         return ENDING_ASK;
     mark_sampled(record);
     return told;
@@ -403,8 +411,7 @@ static NOINLINE uint32_t ending_asked(const struct ledger_record *record, int fd
         return record->provenance == PROVENANCE_RECEIVED ? ENDING_SHARED : ENDING_UNKNOWN;
     }
     uint32_t ending = ending_by_state(record, &info, is_shared, fd);
-    // That an assumed order is wrong says nothing of those that were asked for.
-    if (!is_shared && !(ending == ENDING_PASSIVE && (ledger_flags(record) & RECORD_FIN_ASSUMED)))
+    if (!is_shared)
         sample_tell(sample_of(record), record, ending);
     return ending;
 }
@@ -431,10 +438,11 @@ HOT void ending_note(uint32_t number, int fd, const void *caller, uint64_t now_n
     }
     if (UNLIKELY(record->birth_stack == LEDGER_NO_STACK))
         return;
-    assumed_order_ends(record);
     uint32_t ending = ending_known(record);
     if (ending == ENDING_ASK) {
-        if (LIKELY(is_alike(record)))
+        if (ledger_flags(record) & RECORD_FIN_ASSUMED)
+            ending = ending_of_assumed(record);
+        else if (LIKELY(is_alike(record)))
             ending = ending_by_sample(record);
         if (LIKELY(ending != ENDING_ASK)) {
             record->ending = ending;

@@ -16,9 +16,9 @@
 void ending_note(uint32_t number, int fd, const void *caller, uint64_t now_ns);
 
 // Before a shutdown that will send our FIN: has the peer's come? One poll, and one getsockopt
-// where that is not enough, once a socket; of many shutdowns for some, and the others are taken to
-// be like them (RECORD_FIN_ASSUMED). `may_be_believed`: by all that is known of it nobody shut down
-// its reading, so that for poll too only the peer has ended the stream.
+// where that is not enough, once a socket; of many accepted ones for some, and the others are taken
+// to be like them (RECORD_FIN_ASSUMED). `may_be_believed`: by all that is known of it nobody shut
+// down its reading, so that for poll too only the peer has ended the stream.
 void ending_note_fin_order(struct ledger_record *record, int fd, bool may_be_believed);
 
 // The shutdown failed: no FIN was sent.

@@ -279,6 +279,7 @@ static HOT uint32_t hold_or_adopt(int fd, const void *caller) {
 
 // Of a former connection. Another thread may be told of its end just now.
 static void forget_told(struct ledger_record *record) {
+    ending_forget_fin_order(record);
     PUT(record, eof_ns, 0);
     PUT(record, error, 0);
     PUT(record, error_ns, 0);

@@ -31,10 +31,7 @@ struct sockaddr_in address_of(int listener) {
     return address;
 }
 
-void connected(void) {
-    options_parse(NULL);
-    fake_clock_now_ns = SECONDS(100);
-    caller = fake_stack_set(1, 4, 0);
+void connect_another(void) {
     pair = tcp_pair(AF_INET);
     int swapped = pair.ours;
     pair.ours = pair.peers;
@@ -42,6 +39,13 @@ void connected(void) {
     born(pair.ours, CALL_SOCKET);
     struct sockaddr_in address = address_of(pair.listener);
     tracker_connected(pair.ours, (struct sockaddr *)&address, sizeof address, 0, caller);
+}
+
+void connected(void) {
+    options_parse(NULL);
+    fake_clock_now_ns = SECONDS(100);
+    caller = fake_stack_set(1, 4, 0);
+    connect_another();
 }
 
 const struct ledger_stack *site(void) {

@@ -23,8 +23,9 @@ void accepted(void);
 // One more of the same call site becomes `pair`; what was there before stays open.
 void accept_another(void);
 
-// At 100 s: `ours` is a client of `peers`.
+// At 100 s: `ours` is a client of `peers`; and one more.
 void connected(void);
+void connect_another(void);
 
 // Of the first birth.
 const struct ledger_stack *site(void);

@@ -225,9 +225,8 @@ ISOLATED(an_end_of_stream_that_was_read_tells_the_order_of_each) {
     peer_closes(&pair);
     read_once(pair.ours);
     shut_down(pair.ours, SHUT_WR);
-    const struct ledger_record *record = ledger_record(ledger_fd(pair.ours));
-    assert_int_not_equal(record->eof_ns, 0);
-    assert_false(record->flags & (RECORD_FIN_FIRST | RECORD_FIN_SECOND | RECORD_FIN_ASSUMED));
+    uint16_t flags = ledger_flags(ledger_record(ledger_fd(pair.ours)));
+    assert_int_equal(flags & (RECORD_FIN_SECOND | RECORD_FIN_ASSUMED), RECORD_FIN_SECOND);
     close_ours();
     assert_counts((struct counts){.active = 200, .passive = 1});
 }
@@ -247,6 +246,65 @@ ISOLATED(a_shutdown_that_failed_waits_for_no_close) {
         tracker_shutdown_done(kept, SHUT_WR, false, caller);
     }
     assert_in_range(shut_down_many(50, never, true), 40, 50);
+}
+
+ISOLATED(a_dup2_that_failed_waits_on_for_the_close) {
+    accepted();
+    shut_down_many(100, never, true);
+    int kept = -1, assumed = 0;
+    while (!assumed) {
+        assumed = shut_down_many(1, never, false);
+        kept = pair.ours;
+    }
+    for (int i = 0; i < 2 * WAITING_MAX; i++)
+        tracker_replace_done(tracker_replace_begin(kept, caller), kept, false);
+    assert_int_equal(shut_down_many(150, never, false), WAITING_MAX - 1);
+}
+
+ISOLATED(a_reconnected_socket_has_no_order) {
+    accepted();
+    shut_down_many(100, never, true);
+    struct sockaddr nobody = {.sa_family = AF_UNSPEC};
+    for (int i = 0; i < 2 * WAITING_MAX; i++) {
+        shut_down_many(1, never, false);
+        tracker_connected(pair.ours, &nobody, sizeof nobody, 0, caller);
+        assert_int_equal(ledger_flags(ledger_record(ledger_fd(pair.ours))), 0);
+        close_ours();
+    }
+    assert_int_equal(shut_down_many(150, never, false), WAITING_MAX);
+}
+
+// Its closes are counted by destination, too.
+ISOLATED(a_clients_shutdowns_are_all_asked_for) {
+    connected();
+    ledger.header->counters.born = UNASKED_AFTER;
+    for (int i = 0; i < 200; i++) {
+        shut_down(pair.ours, SHUT_WR);
+        uint16_t flags = ledger_flags(ledger_record(ledger_fd(pair.ours)));
+        assert_int_equal(flags & (RECORD_FIN_FIRST | RECORD_FIN_ASSUMED), RECORD_FIN_FIRST);
+        close_ours();
+        close(pair.peers);
+        close(pair.listener);
+        connect_another();
+    }
+    assert_counts((struct counts){.active = 200});
+}
+
+// Of the sockets whose order was asked for, the endings are, too.
+ISOLATED(resets_behind_many_shutdowns_are_about_right) {
+    accepted();
+    ledger.header->counters.born = UNASKED_AFTER;
+    for (int i = 0; i < 4000; i++) {
+        accept_another();
+        shut_down(pair.ours, SHUT_WR);
+        if (i % 4 == 1)
+            linger_ours(0);
+        close_ours();
+        close(pair.peers);
+        close(pair.listener);
+    }
+    assert_in_range(site()->closed_reset, 500, 1600);
+    assert_int_equal(ends_by_class(), 4000);
 }
 
 ISOLATED(what_has_no_stack_is_asked_for) {
@@ -357,6 +415,10 @@ int main(void) {
         cmocka_unit_test(an_end_of_stream_that_was_read_tells_the_order_of_each),
         cmocka_unit_test(where_those_that_were_shut_down_stay_open_each_is_asked_for),
         cmocka_unit_test(a_shutdown_that_failed_waits_for_no_close),
+        cmocka_unit_test(a_dup2_that_failed_waits_on_for_the_close),
+        cmocka_unit_test(a_reconnected_socket_has_no_order),
+        cmocka_unit_test(a_clients_shutdowns_are_all_asked_for),
+        cmocka_unit_test(resets_behind_many_shutdowns_are_about_right),
         cmocka_unit_test(what_has_no_stack_is_asked_for),
         cmocka_unit_test(active_closes_of_clients_are_counted_by_peer),
         cmocka_unit_test(destinations_without_a_place_are_counted),

@@ -175,6 +175,15 @@ static void an_order_that_was_not_asked_for_is_the_kernels_or_unknown(void **sta
     record = with_shutdown(tcp(STATE_CLOSE, 400), 300, second);
     steps(&record);
     assert_int_equal(seen.first, TEARDOWN_FIRST_UNKNOWN);
+    record = with_shutdown(with_eof(tcp(STATE_CLOSE, 400), 200), 300, second);
+    assert_string_equal(steps(&record), "our-fin peer-ack peer-fin our-ack eof-read !our-close");
+    assert_int_equal(seen.first, TEARDOWN_FIRST_UNKNOWN);
+    assert_int_equal(event(TEARDOWN_OUR_FIN)->state, STATE_UNKNOWN);
+    assert_int_equal(event(TEARDOWN_PEER_ACK)->state, STATE_UNKNOWN);
+    assert_int_equal(event(TEARDOWN_PEER_FIN)->state, STATE_UNKNOWN);
+    record = with_shutdown(tcp(STATE_UNKNOWN, 400), 300, first);
+    steps(&record);
+    assert_int_not_equal(seen.first, TEARDOWN_FIRST_US);
     record = with_shutdown(tcp(STATE_FIN_WAIT2, 400), 300, second);
     assert_string_equal(steps(&record), "our-fin peer-ack !peer-fin !our-close");
     assert_int_equal(seen.first, TEARDOWN_FIRST_US);
