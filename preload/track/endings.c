@@ -349,10 +349,10 @@ static struct sample *sample_of(const struct ledger_record *record) {
 
 // Where the orders of a site are sampled, those that were asked for are the sample of its endings,
 // too: asked for one and for the other. An assumed one tells nothing.
-static inline bool is_of_sampled_orders(const struct ledger_record *record) {
+static NOINLINE bool are_orders_sampled(const struct ledger_record *record) {
     uint64_t told = __atomic_load_n(&shut_samples_of(record)->order.told, __ATOMIC_RELAXED);
-    return (ledger_flags(record) & RECORD_FIN_FIRST) && told >> 32 == record->birth_stack &&
-           unasked_may_wait() && !site_has_many_assumed(record);
+    return told >> 32 == record->birth_stack && unasked_may_wait() &&
+           !site_has_many_assumed(record);
 }
 
 static HOT uint32_t ending_of_assumed(const struct ledger_record *record) {
@@ -363,7 +363,8 @@ static HOT uint32_t ending_of_assumed(const struct ledger_record *record) {
 // The ending that this one counts as; ENDING_ASK where the kernel is to be asked.
 static HOT uint32_t ending_by_sample(const struct ledger_record *record) {
     uint32_t told;
-    if (sample_asks(sample_of(record), record, &told) || is_of_sampled_orders(record))
+    if (sample_asks(sample_of(record), record, &told) ||
+        ((ledger_flags(record) & RECORD_FIN_FIRST) && are_orders_sampled(record)))
         return ENDING_ASK;
     mark_sampled(record);
     return told;
