@@ -153,7 +153,7 @@ HOT void site_count_assumed(const struct ledger_record *record) {
     __atomic_fetch_add(assumed_of(record), 1, __ATOMIC_RELAXED);
 }
 
-HOT void site_forget_assumed(const struct ledger_record *record) {
+NOINLINE void site_forget_assumed(const struct ledger_record *record) {
     __atomic_fetch_sub(assumed_of(record), 1, __ATOMIC_RELAXED);
 }
 
@@ -194,7 +194,7 @@ static COLD void count_seldom(struct ledger_stack *site, uint32_t kind) {
 HOT void site_count_ended(const struct ledger_record *record, bool by_close, uint64_t now_ns) {
     if (UNLIKELY(record->birth_stack == LEDGER_NO_STACK))
         return;
-    if (ledger_flags(record) & RECORD_FIN_ASSUMED)
+    if (UNLIKELY(ledger_flags(record) & RECORD_FIN_ASSUMED))
         site_forget_assumed(record);
     struct ledger_stack *site = &ledger.stacks[record->birth_stack];
     if (UNLIKELY(site_is_inherited(record))) { // its parent opened it, and counted that

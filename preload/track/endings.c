@@ -340,31 +340,38 @@ static uint32_t ending_by_state(const struct ledger_record *record, const struct
     }
 }
 
-// Those that the program shut down first are counted, and asked for, by themselves.
-static struct sample *sample_of(const struct ledger_record *record) {
-    static LARGE struct sample samples[SAMPLES];
-    return ledger_flags(record) & RECORD_FIN_FIRST ? &shut_samples_of(record)->ending
-                                                   : &samples[record->birth_stack % SAMPLES];
+// Of those that the program shut down first, and whose order was asked for. They are counted, and
+// asked for, by themselves. Where the orders of a site are sampled they are the sample of the
+// endings, too: asked for one and for the other.
+static NOINLINE uint32_t ending_of_shut(const struct ledger_record *record) {
+    struct shut_samples *of_site = shut_samples_of(record);
+    uint64_t order = __atomic_load_n(&of_site->order.told, __ATOMIC_RELAXED);
+    uint32_t told;
+    bool is_sampled =
+        order >> 32 == record->birth_stack && unasked_may_wait() && !site_has_many_assumed(record);
+    if (sample_asks(&of_site->ending, record, &told) || is_sampled)
+        return ENDING_ASK;
+    mark_sampled(record);
+    return told;
 }
 
-// Where the orders of a site are sampled, those that were asked for are the sample of its endings,
-// too: asked for one and for the other. An assumed one tells nothing.
-static NOINLINE bool are_orders_sampled(const struct ledger_record *record) {
-    uint64_t told = __atomic_load_n(&shut_samples_of(record)->order.told, __ATOMIC_RELAXED);
-    return told >> 32 == record->birth_stack && unasked_may_wait() &&
-           !site_has_many_assumed(record);
-}
-
-static HOT uint32_t ending_of_assumed(const struct ledger_record *record) {
+// And whose order was not asked for: it tells nothing, and is asked nothing.
+static NOINLINE uint32_t ending_of_assumed(const struct ledger_record *record) {
     uint64_t told = __atomic_load_n(&shut_samples_of(record)->ending.told, __ATOMIC_RELAXED);
     return told >> 32 == record->birth_stack ? (uint32_t)told : ENDING_ACTIVE;
+}
+
+static struct sample *sample_of(const struct ledger_record *record) {
+    static LARGE struct sample samples[SAMPLES];
+    return &samples[record->birth_stack % SAMPLES];
 }
 
 // The ending that this one counts as; ENDING_ASK where the kernel is to be asked.
 static HOT uint32_t ending_by_sample(const struct ledger_record *record) {
     uint32_t told;
-    if (sample_asks(sample_of(record), record, &told) ||
-        ((ledger_flags(record) & RECORD_FIN_FIRST) && are_orders_sampled(record)))
+    if (UNLIKELY(ledger_flags(record) & RECORD_FIN_FIRST))
+        return ending_of_shut(record);
+    if (sample_asks(sample_of(record), record, &told))
         return ENDING_ASK;
     mark_sampled(record);
     return told;
@@ -389,7 +396,7 @@ static HOT uint32_t ending_known(const struct ledger_record *record) {
          record->error == EPIPE)) // the others may also come from the attempt to connect
         return ENDING_RESET;
     if (UNLIKELY(ledger_flags(record) & RECORD_FIN_FIRST))
-        return ENDING_ASK;
+        return ledger_flags(record) & RECORD_FIN_ASSUMED ? ending_of_assumed(record) : ENDING_ASK;
     if (record->eof_ns || UNLIKELY(ledger_flags(record) & RECORD_FIN_SECOND))
         return ENDING_PASSIVE;
     if (UNLIKELY(ledger_flags(record) & RECORD_CONNECT_FAILED))
@@ -413,7 +420,9 @@ static NOINLINE uint32_t ending_asked(const struct ledger_record *record, int fd
     }
     uint32_t ending = ending_by_state(record, &info, is_shared, fd);
     if (!is_shared)
-        sample_tell(sample_of(record), record, ending);
+        sample_tell(ledger_flags(record) & RECORD_FIN_FIRST ? &shut_samples_of(record)->ending
+                                                            : sample_of(record),
+                    record, ending);
     return ending;
 }
 
@@ -441,9 +450,7 @@ HOT void ending_note(uint32_t number, int fd, const void *caller, uint64_t now_n
         return;
     uint32_t ending = ending_known(record);
     if (ending == ENDING_ASK) {
-        if (ledger_flags(record) & RECORD_FIN_ASSUMED)
-            ending = ending_of_assumed(record);
-        else if (LIKELY(is_alike(record)))
+        if (LIKELY(is_alike(record)))
             ending = ending_by_sample(record);
         if (LIKELY(ending != ENDING_ASK)) {
             record->ending = ending;
