@@ -16,8 +16,8 @@ ARCH := $(shell uname -m)
 
 BASE := guard owner clock format process apart program notice options output
 LEDGER := backing ledger cut fork sites records
-TRACK := imports frame_rules_$(ARCH) fast_unwind unwind_libunwind modules walks stacks addresses endings unasked tracker programs
-REPORT := signals trigger exhaustion interrupted scratch facts snapshot names verdict cause teardown text threads symbols report
+TRACK := imports frame_rules_$(ARCH) fast_unwind unwind_libunwind modules walks stacks addresses endings unasked births told numbers tracker programs
+REPORT := signals trigger exhaustion interrupted scratch facts snapshot names verdict cause teardown text threads symbols findings frames writing report
 HOOKS := real create stream pass dup close process exec signal syscall
 
 # In the order of linking: what only a report needs stands last, so that its pages are not mapped with

@@ -26,7 +26,7 @@ unit_stacks_race := $(UNIT_STACKS) $(UNIT_ON_LEDGER) base/clock base/guard + fak
 unit_frame_rules := track/frame_rules_$(ARCH)
 unit_fast_unwind := track/fast_unwind track/frame_rules_$(ARCH)
 unit_walks := track/walks track/fast_unwind track/frame_rules_$(ARCH) track/modules $(UNIT_ON_LEDGER) base/clock
-unit_tracker := track/tracker track/addresses track/endings track/unasked $(UNIT_STACKS) track/modules $(UNIT_ON_LEDGER) base/guard base/owner \
+unit_tracker := track/tracker track/births track/told track/numbers track/addresses track/endings track/unasked $(UNIT_STACKS) track/modules $(UNIT_ON_LEDGER) base/guard base/owner \
 	base/options + fake_unwinder fake_clock sockets
 unit_tracker_stream := $(unit_tracker) connections
 unit_endings := $(unit_tracker) connections

@@ -63,7 +63,7 @@ bool format_unwatched(const struct report *report, char *memory, size_t bytes) {
 
 // --- what was lost ------------------------------------------------------------------------------
 
-// The words of preload/report/report.c.
+// The words of preload/report/writing.c.
 void format_each_loss(const struct report *report, void (*each)(void *context, const char *line),
                       void *context) {
     struct ledger_counters sum = {0};

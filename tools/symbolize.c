@@ -169,7 +169,7 @@ static bool is_c_library(const struct report_frame *frame) {
     return frame->module && strstr(frame->module, "/libc.so.");
 }
 
-// The same rule as the library's (is_outermost in preload/report/report.c): from the first frame on
+// The same rule as the library's (is_outermost in preload/report/frames.c): from the first frame on
 // behind which there is only the C library, or _start.
 static bool is_ours(const struct report_frame *frame) {
     return frame->module && strcmp(base_name(frame->module), "libsockleak.so") == 0;
