@@ -1,9 +1,11 @@
 #include "base/process.h"
 #include "base/format.h"
 #include "base/sys.h"
+#include "base/valgrind.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/auxv.h>
 
 long process_read_file(const char *path, char *out, size_t size_bytes) {
     int fd = sys_openat(AT_FDCWD, path, O_RDONLY | O_CLOEXEC | O_NOCTTY, 0);
@@ -58,12 +60,71 @@ uint64_t process_start_time_ticks(void) {
 }
 
 void process_exe(char *out, size_t size_bytes) {
-    // valgrind answers for the first as if the program ran without it. Where the first thread has
-    // ended, only the other is there.
-    long len = sys_readlinkat(AT_FDCWD, "/proc/self/exe", out, size_bytes - 1);
+    // Where the first thread has ended, only the first of these is there; before Linux 3.17 the
+    // second. And valgrind answers for the second as if the program ran without it.
+    long len = sys_readlinkat(AT_FDCWD, "/proc/thread-self/exe", out, size_bytes - 1);
     if (len <= 0)
-        len = sys_readlinkat(AT_FDCWD, "/proc/thread-self/exe", out, size_bytes - 1);
+        len = sys_readlinkat(AT_FDCWD, "/proc/self/exe", out, size_bytes - 1);
     out[len > 0 ? len : 0] = '\0';
+}
+
+// --- a program that another one runs -------------------------------------------------------------
+
+static const char *parse_hex(const char *at, const char *end, uint64_t *out) {
+    *out = 0;
+    for (; at < end; at++) {
+        unsigned digit = (unsigned char)*at;
+        digit = digit - '0' < 10 ? digit - '0' : digit - 'a' < 6 ? digit - 'a' + 10 : 16;
+        if (digit == 16)
+            break;
+        *out = *out << 4 | digit;
+    }
+    return at;
+}
+
+// A line of maps, as proc(5) has it: "FROM-TO perms offset device inode   PATH". True where that is
+// the file at `address`.
+static bool take_mapping(const char *line, const char *end, uint64_t address, char *out,
+                         size_t size_bytes) {
+    uint64_t from, to;
+    const char *at = parse_hex(line, end, &from);
+    at = parse_hex(at < end ? at + 1 : end, end, &to);
+    const char *path =
+        memchr(at, '/', (size_t)(end - at)); // the first one: a device is MAJOR:MINOR
+    if (address < from || address >= to || !path || (size_t)(end - path) >= size_bytes)
+        return false;
+    memcpy(out, path, (size_t)(end - path));
+    out[end - path] = '\0';
+    return true;
+}
+
+static void find_mapping(int fd, uint64_t address, char *out, size_t size_bytes) {
+    char text[1024];
+    size_t len = 0;
+    long n = 1;
+    while (n > 0 || n == -EINTR) {
+        n = sys_read(fd, text + len, sizeof text - len); // 0 also where a line is longer than that
+        len += n > 0 ? (size_t)n : 0;
+        char *line = text, *end;
+        for (; (end = memchr(line, '\n', len)); line = end + 1) {
+            if (take_mapping(line, end, address, out, size_bytes))
+                return;
+            len -= (size_t)(end + 1 - line);
+        }
+        memmove(text, line, len);
+    }
+}
+
+void process_launched(char *out, size_t size_bytes) {
+    out[0] = '\0';
+    // The kernel has loaded no interpreter where the interpreter is what was executed.
+    if (getauxval(AT_BASE) != 0 && !valgrind_runs())
+        return;
+    int fd = sys_openat(AT_FDCWD, "/proc/thread-self/maps", O_RDONLY | O_CLOEXEC | O_NOCTTY, 0);
+    if (fd < 0)
+        return;
+    find_mapping(fd, getauxval(AT_PHDR), out, size_bytes); // the program's: the linker sees to that
+    sys_close(fd);
 }
 
 int process_has_thread(uint32_t tid) {

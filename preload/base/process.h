@@ -17,8 +17,12 @@ long process_read_thread_file(uint32_t tid, const char *name, char *out, size_t 
 // start. 0 where it is not known.
 uint64_t process_start_time_ticks(void);
 
-// The executable's path, NUL-terminated; "" where it is not known.
+// The executable's path as the kernel has it, NUL-terminated; "" where it is not known.
 void process_exe(char *out, size_t size_bytes);
+
+// The main program's path where that is another file: the dynamic linker was called by its name
+// (ld.so(8)), or valgrind runs the program. "" elsewhere, or where it is not known.
+void process_launched(char *out, size_t size_bytes);
 
 // glibc 2.32. Weak, so that the library also loads with an older one.
 extern char __libc_single_threaded __attribute__((weak));

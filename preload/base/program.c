@@ -49,7 +49,13 @@ static bool is_of_glibc(const char *interpreter) {
            starts_with(base, "ld.so") || starts_with(base, "ld-2.");
 }
 
-static enum program_problem look_at_interpreter(int fd, const Elf64_Ehdr *header) {
+// The dynamic linker itself (ld.so(8)), and the tools of valgrind, are statically linked, and run
+// another program in their own process, with what LD_PRELOAD names.
+static bool runs_another(const char *exe) {
+    return is_of_glibc(exe) || strstr(exe, "/valgrind/");
+}
+
+static enum program_problem look_at_interpreter(int fd, const Elf64_Ehdr *header, const char *exe) {
     Elf64_Phdr segment;
     for (unsigned i = 0; i < header->e_phnum && i < SEGMENTS_MAX; i++) {
         if (!read_at(fd, header->e_phoff + i * sizeof segment, &segment, sizeof segment))
@@ -61,7 +67,7 @@ static enum program_problem look_at_interpreter(int fd, const Elf64_Ehdr *header
         read_at(fd, segment.p_offset, name, len);
         return is_of_glibc(name) ? PROGRAM_FINE : PROGRAM_OTHER_LIBC;
     }
-    return PROGRAM_STATIC;
+    return runs_another(exe) ? PROGRAM_FINE : PROGRAM_STATIC;
 }
 
 // The Go linker's sections, by the table of the sections' names.
@@ -90,12 +96,12 @@ static bool is_go(int fd, const Elf64_Ehdr *header) {
     return false;
 }
 
-static enum program_problem look_at_elf(int fd, const Elf64_Ehdr *header) {
+static enum program_problem look_at_elf(int fd, const Elf64_Ehdr *header, const char *exe) {
     if (header->e_ident[EI_CLASS] != ELFCLASS64 || header->e_machine != OWN_MACHINE)
         return PROGRAM_FOREIGN;
     if (is_go(fd, header))
         return PROGRAM_GO;
-    return look_at_interpreter(fd, header);
+    return look_at_interpreter(fd, header, exe);
 }
 
 // --- privileges ---------------------------------------------------------------------------------
@@ -197,12 +203,12 @@ static int judge(int fd, const char *front, long len, const char *path, struct p
         return -ENOEXEC;
     Elf64_Ehdr header;
     memcpy(&header, front, sizeof header);
-    out->problem = look_at_elf(fd, &header);
+    name_file(fd, path, out);
+    out->problem = look_at_elf(fd, &header, out->exe);
     if (out->problem == PROGRAM_FINE && is_privileged(fd))
         out->problem = PROGRAM_PRIVILEGED;
     if (out->problem == PROGRAM_FINE)
         out->problem = otherwise;
-    name_file(fd, path, out);
     return 0;
 }
 

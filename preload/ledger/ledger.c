@@ -118,8 +118,12 @@ static void fill_header(struct ledger_header *header, const struct ledger_region
     memcpy(header->regions, regions, sizeof header->regions);
     ledger_describe_process(header);
     process_exe(header->exe, sizeof header->exe);
-    long len =
-        process_read_file("/proc/thread-self/cmdline", header->cmdline, sizeof header->cmdline);
+    // valgrind answers for the first as if the program ran without it; where the first thread has
+    // ended, that is empty.
+    long len = process_read_file("/proc/self/cmdline", header->cmdline, sizeof header->cmdline);
+    if (len <= 0)
+        len =
+            process_read_file("/proc/thread-self/cmdline", header->cmdline, sizeof header->cmdline);
     header->cmdline_bytes = len > 0 ? (uint32_t)len : 0;
     len = process_read_file("/proc/sys/kernel/random/boot_id", header->boot_id,
                             sizeof header->boot_id - 1);

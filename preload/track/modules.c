@@ -1,4 +1,5 @@
 #include "track/modules.h"
+#include "base/process.h"
 #include "base/readable.h"
 #include "ledger/ledger.h"
 #include <dlfcn.h>
@@ -139,8 +140,11 @@ static struct build_id build_id_of(const struct found *file) {
 }
 
 static uint32_t intern_path(const char *path) {
-    if (!path[0])
-        path = ledger.header->exe; // the main program has no name in the link map
+    char program[LEDGER_EXE_BYTES] = "";
+    if (!path[0]) { // the main program has no name in the link map
+        process_launched(program, sizeof program);
+        path = program[0] ? program : ledger.header->exe;
+    }
     size_t bytes = strlen(path) + 1;
     uint64_t at = ledger_take(LEDGER_STRINGS, bytes, 1);
     if (at)
@@ -168,7 +172,7 @@ static uint32_t add(const struct found *found) {
 // Is what stood there still what stands there? A plugin that was built anew has its old path.
 static bool is_same_file(const struct ledger_module *module, const struct found *now) {
     if (now->start != module->start || now->end != module->end ||
-        strcmp(now->path[0] ? now->path : ledger.header->exe, ledger_string(module->path)) != 0)
+        (now->path[0] && strcmp(now->path, ledger_string(module->path)) != 0))
         return false;
     struct build_id id = build_id_of(now);
     return id.len_bytes == module->build_id_bytes &&
