@@ -1,4 +1,5 @@
 #include "run_environment.h"
+#include "base/options.h"
 #include "errors.h"
 #include "suggest.h"
 #include <errno.h>
@@ -72,24 +73,30 @@ static char *make_loadable(const char *path, const struct run_directory *directo
 
 // --- options ------------------------------------------------------------------------------------
 
-// The library's table is in preload/base/options.c; a test compares the names.
-static const char *const option_names[] = {"exhaustion_interval",
-                                           "exit_grace_ms",
-                                           "exitcode",
-                                           "families",
-                                           "grace_ms",
-                                           "help",
-                                           "leak_after",
-                                           "ledger_dir",
-                                           "log_path",
-                                           "max_close_wait",
-                                           "max_open",
-                                           "max_sockets",
-                                           "show",
-                                           "signal",
-                                           "stack_depth",
-                                           "verbosity",
-                                           NULL};
+static const char *nearest_option(const char *name) {
+    const char *names[64] = {NULL};
+    for (int i = 0; i < 63 && options_name(i); i++)
+        names[i] = options_name(i);
+    return suggest(name, names);
+}
+
+static bool is_option(const char *name) {
+    for (int i = 0; options_name(i); i++)
+        if (strcmp(options_name(i), name) == 0)
+            return true;
+    return false;
+}
+
+// The value as the library will have it, without quotes around it.
+static const char *value_problem(const char *name, const char *value) {
+    static char problem[160];
+    char bare[2 * OPTION_TEXT_BYTES];
+    size_t len = strlen(value);
+    bool is_quoted = len > 1 && strchr("'\"", value[0]) && value[len - 1] == value[0];
+    snprintf(bare, sizeof bare, "%.*s", (int)(is_quoted ? len - 2 : len), value + is_quoted);
+    struct text_buffer text = text_buffer(problem, sizeof problem);
+    return options_take(name, bare, &text) ? NULL : problem + strspn(problem, " ");
+}
 
 const char *run_option_problem(const char *option, const char **near) {
     char name[64];
@@ -100,34 +107,35 @@ const char *run_option_problem(const char *option, const char **near) {
     snprintf(name, sizeof name, "%.*s", (int)len, option);
     if (strcmp(name, "ledger_dir") == 0)
         return "is set by this command: use --ledger-dir";
-    for (size_t i = 0; option_names[i]; i++)
-        if (strcmp(option_names[i], name) == 0)
-            return strpbrk(option, "'") && strpbrk(option, "\"") ? "has both kinds of quotes"
-                                                                 : NULL;
-    *near = suggest(name, option_names);
-    return "names no option of the library (SOCKLEAK_OPTIONS=help=1 lists them)";
+    if (!is_option(name)) {
+        *near = nearest_option(name);
+        return "names no option of the library (SOCKLEAK_OPTIONS=help=1 lists them)";
+    }
+    if (strpbrk(option, "'") && strpbrk(option, "\""))
+        return "has both kinds of quotes";
+    return value_problem(name, option + len + 1);
 }
 
 // A value with a colon in it is quoted, unless it is already.
-static char *with_option(char *options, const char *name, size_t name_len, const char *value) {
+static char *with_option(char *entries, const char *name, size_t name_len, const char *value) {
     const char *quote = "";
     if (strchr(value, ':') && value[0] != '\'' && value[0] != '"')
         quote = strchr(value, '\'') ? "\"" : "'";
-    char *joined = format("%s%s%.*s=%s%s%s", options, options[0] ? ":" : "", (int)name_len, name,
+    char *joined = format("%s%s%.*s=%s%s%s", entries, entries[0] ? ":" : "", (int)name_len, name,
                           quote, value, quote);
-    free(options);
+    free(entries);
     return joined;
 }
 
 static char *library_options(const struct run_environment *wanted) {
     const char *users = getenv("SOCKLEAK_OPTIONS");
-    char *options = must_copy(users ? users : "");
+    char *entries = must_copy(users ? users : "");
     for (size_t i = 0; i < wanted->option_count; i++) {
         const char *option = wanted->options[i];
         size_t len = strcspn(option, "=");
-        options = with_option(options, option, len, option + len + 1);
+        entries = with_option(entries, option, len, option + len + 1);
     }
-    return with_option(options, "ledger_dir", strlen("ledger_dir"), wanted->directory->path);
+    return with_option(entries, "ledger_dir", strlen("ledger_dir"), wanted->directory->path);
 }
 
 // --- the environment ----------------------------------------------------------------------------
@@ -159,12 +167,12 @@ char **run_environment_make(const struct run_environment *wanted) {
     char *library = make_loadable(wanted->library, wanted->directory);
     if (!library)
         return NULL;
-    char *options = library_options(wanted);
+    char *entries = library_options(wanted);
     char *made[] = {wanted->command->must_not_preload ? NULL
                                                       : preload_variable(library, wanted->command),
-                    format("SOCKLEAK_OPTIONS=%s", options), sanitizer_variable()};
+                    format("SOCKLEAK_OPTIONS=%s", entries), sanitizer_variable()};
     static const char *const names[] = {"LD_PRELOAD", "SOCKLEAK_OPTIONS", "ASAN_OPTIONS"};
-    free(options);
+    free(entries);
     free(library);
     size_t count = 0, kept = 0;
     while (environ[count])

@@ -5,7 +5,7 @@
 
 # What it shares with the library, compiled again for it.
 TOOLS_SHARED := preload/base/clock.c preload/base/format.c preload/base/program.c \
-	preload/base/notice.c preload/report/verdict.c preload/report/text.c \
+	preload/base/notice.c preload/base/options.c preload/report/verdict.c preload/report/text.c \
 	preload/report/cause.c preload/report/teardown.c \
 	preload/report/names.c
 

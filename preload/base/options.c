@@ -123,6 +123,17 @@ static void describe_default(const struct option *option, struct text_buffer *ou
         text_string(out, option->kind == KIND_CHOICE ? choice_name(option) : "none");
 }
 
+static bool is_quote(char c) {
+    return c == '\'' || c == '"';
+}
+
+static void set_default(const struct option *option) {
+    if (option->kind == KIND_TEXT)
+        text_of(option)[0] = '\0';
+    else
+        *number_of(option) = option->fallback;
+}
+
 static bool set_choice(const struct option *option, const char *value, size_t len) {
     if (option->choices == signal_choices && len > 3 && memcmp(value, "SIG", 3) == 0) {
         value += 3;
@@ -172,14 +183,30 @@ static void note_unknown(struct text_buffer *out, const char *name, size_t len) 
     text_string(out, "': ignored (help=1 lists them)\n");
 }
 
+static void describe_mistake(const struct option *option, const char *value, size_t len,
+                             struct text_buffer *out) {
+    if (is_quote(*value)) {
+        text_string(out, " is not in quotes as a whole");
+    } else if (option->kind == KIND_TEXT && len == 0) {
+        text_string(out, " is empty");
+    } else if (option->kind == KIND_TEXT && len >= OPTION_TEXT_BYTES) {
+        text_string(out, " is longer than ");
+        text_decimal(out, OPTION_TEXT_BYTES - 1);
+        text_string(out, " bytes");
+    } else {
+        text_string(out, " is not ");
+        describe_range(option, out);
+    }
+}
+
 static void note_bad_value(struct text_buffer *out, const struct option *option, const char *value,
                            size_t len) {
     text_string(out, "SOCKLEAK_OPTIONS: ");
     text_string(out, option->name);
     text_string(out, "='");
     text_foreign_part(out, value, len);
-    text_string(out, "' is not ");
-    describe_range(option, out);
+    text_string(out, "'");
+    describe_mistake(option, value, len, out);
     text_string(out, ": using the default, ");
     describe_default(option, out);
     text_string(out, "\n");
@@ -191,24 +218,27 @@ static const char *parse_entry(const char *text, struct text_buffer *problems) {
     const char *value = text + name_len;
     size_t value_len = 0;
     const char *next = value;
+    bool is_half_quoted = false;
     if (*value == '=') {
         value++;
-        char quote = *value == '\'' || *value == '"' ? *value : '\0';
-        const char *close = quote ? strchr(value + 1, quote) : NULL;
+        const char *close = is_quote(*value) ? strchr(value + 1, *value) : NULL;
         if (close && (close[1] == ':' || close[1] == '\0')) {
             value++;
             value_len = (size_t)(close - value);
             next = close + 1;
-        } else { // no quotes, or with text behind them: part of the value
+        } else {
+            is_half_quoted = is_quote(*value); // or with text behind the quotes
             value_len = strcspn(value, ":");
             next = value + value_len;
         }
     }
     const struct option *option = option_named(text, name_len);
-    if (!option)
+    if (!option) {
         note_unknown(problems, text, name_len);
-    else if (!set(option, value, value_len))
+    } else if (is_half_quoted || !set(option, value, value_len)) {
+        set_default(option); // an entry before it may have set another value
         note_bad_value(problems, option, value, value_len);
+    }
     return next;
 }
 
@@ -227,8 +257,7 @@ static void end_with_a_whole_line(struct text_buffer *problems) {
 void options_parse(const char *text) {
     memset(&options, 0, sizeof options);
     for (int i = 0; i < OPTION_COUNT; i++)
-        if (table[i].kind != KIND_TEXT)
-            *number_of(&table[i]) = table[i].fallback;
+        set_default(&table[i]);
     struct text_buffer problems = text_buffer(options.problems, sizeof options.problems);
     while (text && *text) {
         if (*text == ':')
@@ -237,6 +266,20 @@ void options_parse(const char *text) {
             text = parse_entry(text, &problems);
     }
     end_with_a_whole_line(&problems);
+}
+
+bool options_take(const char *name, const char *value, struct text_buffer *mistake) {
+    const struct option *option = option_named(name, strlen(name));
+    size_t len = strlen(value);
+    if (option && !is_quote(*value) && set(option, value, len))
+        return true;
+    if (option)
+        describe_mistake(option, value, len, mistake);
+    return false;
+}
+
+const char *options_name(int index) {
+    return index >= 0 && index < OPTION_COUNT ? table[index].name : NULL;
 }
 
 bool options_help(int index, struct text_buffer *out) {

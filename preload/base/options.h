@@ -1,4 +1,4 @@
-// SOCKLEAK_OPTIONS=name=value:name=value, from one table (options.c).
+// SOCKLEAK_OPTIONS=name=value:name=value, from one table (options.c). Shared with tools/.
 #ifndef SOCKLEAK_BASE_OPTIONS_H
 #define SOCKLEAK_BASE_OPTIONS_H
 
@@ -25,7 +25,7 @@ enum option_show {
 struct options {
     uint64_t exhaustion_interval; // seconds between two reports of one kind
     uint64_t exitcode;            // status of a process that leaked; 0: the program's own
-    uint64_t exit_grace_ms;       // see DESIGN.md section 5
+    uint64_t exit_grace_ms;       // see libsockleak(7)
     uint64_t families;            // enum option_families
     uint64_t grace_ms;            // for reports of a running program
     uint64_t help;                // 1: print the table at start
@@ -46,9 +46,17 @@ struct options {
 extern struct options options;
 
 // Parses `text` (NULL for none) over the defaults. An entry with an unknown name or a bad value is
-// noted in `problems` and its default stands. A value may be quoted ('...' or "...") to hold
-// colons. Not thread-safe: called when the process begins. No malloc.
+// noted in `problems` and its default stands, also where an entry before it set another. A value
+// may be quoted ('...' or "...") to hold colons. Not thread-safe: called when the process begins.
+// No malloc.
 void options_parse(const char *text);
+
+// Takes one value as SOCKLEAK_OPTIONS would. False where it would not: why is added to `mistake`
+// (" is not 0 to 255"), nothing where no option has that name. For the command.
+bool options_take(const char *name, const char *value, struct text_buffer *mistake);
+
+// The names, from index 0; NULL behind the last.
+const char *options_name(int index);
 
 // Writes one help line for each option: name, range, default, meaning. `index` from 0; returns
 // false behind the last.

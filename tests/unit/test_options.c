@@ -1,4 +1,4 @@
-// base/options: SOCKLEAK_OPTIONS. Ranges and defaults are those of issue 2 and DESIGN.md.
+// base/options: SOCKLEAK_OPTIONS. Ranges and defaults are those of libsockleak(7).
 #include "base/options.h"
 #include "unit.h"
 #include <signal.h>
@@ -101,6 +101,16 @@ static void a_number_out_of_range_leaves_the_default(void **state) {
     assert_int_equal(lines(options.problems), 5);
 }
 
+static void a_bad_value_behind_a_good_one_is_the_default(void **state) {
+    (void)state;
+    options_parse("exitcode=5:log_path=a:families=unix:exitcode=abc:log_path=:families=ipx");
+    assert_int_equal(options.exitcode, 0);
+    assert_string_equal(options.log_path, "");
+    assert_int_equal(options.families, FAMILIES_INET);
+    assert_contains(options.problems, "exitcode='abc' is not 0 to 255: using the default, 0\n");
+    assert_contains(options.problems, "log_path='' is empty: using the default, none\n");
+}
+
 static void a_problem_names_value_range_and_default(void **state) {
     (void)state;
     options_parse("stack_depth=129");
@@ -152,6 +162,10 @@ static void text_behind_a_closing_quote_is_a_problem(void **state) {
     assert_int_equal(options.stack_depth, 32);
     assert_int_equal(options.exitcode, 3);
     assert_int_equal(lines(options.problems), 1);
+    options_parse("log_path='/tmp/a:exitcode=3");
+    assert_string_equal(options.log_path, "");
+    assert_int_equal(options.exitcode, 3);
+    assert_contains(options.problems, "log_path=''/tmp/a' is not in quotes as a whole: ");
 }
 
 static void a_text_too_long_is_refused_not_cut(void **state) {
@@ -166,6 +180,7 @@ static void a_text_too_long_is_refused_not_cut(void **state) {
     options_parse(text);
     assert_string_equal(options.log_path, "");
     assert_int_equal(lines(options.problems), 1);
+    assert_contains(options.problems, "...' is longer than 255 bytes: ");
 }
 
 static void a_problem_cannot_carry_an_escape_or_a_newline(void **state) {
@@ -240,6 +255,7 @@ int main(void) {
         cmocka_unit_test(signals_that_end_or_crash_a_process_are_refused),
         cmocka_unit_test(both_ends_of_a_range_are_in_it),
         cmocka_unit_test(a_number_out_of_range_leaves_the_default),
+        cmocka_unit_test(a_bad_value_behind_a_good_one_is_the_default),
         cmocka_unit_test(a_problem_names_value_range_and_default),
         cmocka_unit_test(an_unknown_name_is_named_and_the_rest_is_read),
         cmocka_unit_test(an_entry_without_a_value_is_a_problem),
