@@ -139,12 +139,17 @@ static struct build_id build_id_of(const struct found *file) {
     return id;
 }
 
-static uint32_t intern_path(const char *path) {
-    char program[LEDGER_EXE_BYTES] = "";
-    if (!path[0]) { // the main program has no name in the link map
-        process_launched(program, sizeof program);
-        path = program[0] ? program : ledger.header->exe;
-    }
+// The main program has no name in the link map: `room` is for its.
+static const char *path_of(const struct found *file, char room[LEDGER_EXE_BYTES]) {
+    if (file->path[0])
+        return file->path;
+    process_launched(room, LEDGER_EXE_BYTES);
+    return room[0] ? room : ledger.header->exe;
+}
+
+static uint32_t intern_path(const struct found *file) {
+    char room[LEDGER_EXE_BYTES];
+    const char *path = path_of(file, room);
     size_t bytes = strlen(path) + 1;
     uint64_t at = ledger_take(LEDGER_STRINGS, bytes, 1);
     if (at)
@@ -158,7 +163,7 @@ static uint32_t add(const struct found *found) {
         return 0;
     struct ledger_module *module = &ledger.modules[number];
     module->bias = found->bias;
-    module->path = intern_path(found->path);
+    module->path = intern_path(found);
     module->unloads = (uint32_t)module_unloads();
     module->start = found->start;
     struct build_id id = build_id_of(found);
@@ -171,8 +176,9 @@ static uint32_t add(const struct found *found) {
 
 // Is what stood there still what stands there? A plugin that was built anew has its old path.
 static bool is_same_file(const struct ledger_module *module, const struct found *now) {
+    char room[LEDGER_EXE_BYTES];
     if (now->start != module->start || now->end != module->end ||
-        (now->path[0] && strcmp(now->path, ledger_string(module->path)) != 0))
+        strcmp(path_of(now, room), ledger_string(module->path)) != 0)
         return false;
     struct build_id id = build_id_of(now);
     return id.len_bytes == module->build_id_bytes &&
