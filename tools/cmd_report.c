@@ -36,6 +36,8 @@ static int report_paths(char **paths, struct format_options *options, bool quiet
     struct report *report = report_new();
     options->report.progress = !quiet;
     int status = gather(report, paths);
+    if (report->is_incomplete)
+        status = STATUS_FAILED;
     if (report->process_count) {
         int rendered = render(report, options, quiet);
         status = status ? status : rendered;
@@ -86,7 +88,7 @@ const struct command command_report = {
              "\n"
              "The exit status is 0. Only with --fail-on, --baseline or --exit-code is it 23\n"
              "(or what --exit-code says) where something leaked. It is 1 where an input\n"
-             "could not be read.\n",
+             "could not be read, or lacks sockets that it should have.\n",
     .options = "  -q, --quiet             write only the formats that have a file\n"
                "  -h, --help\n",
     .has_format_options = true,

@@ -218,12 +218,15 @@ static void read_finding(struct report *report, struct report_process *process,
         report_process_note(report, process,
                             "the JSON is incomplete: a finding has a verdict that is not known "
                             "here");
+        report->is_incomplete = true;
         return;
     }
     size_t count = json_array_size(list);
-    if ((int64_t)count < value_number(finding, "count", INT64_MAX, 0))
+    if ((int64_t)count < value_number(finding, "count", INT64_MAX, 0)) {
         report_process_note(report, process,
                             "the JSON is incomplete: a finding has more sockets than it lists");
+        report->is_incomplete = true;
+    }
     struct report_socket shared = shared_of(report, finding);
     shared.process = process;
     shared.record.snapshot.verdict = (uint8_t)verdict;
@@ -338,21 +341,61 @@ static json_t *load(int fd, uint64_t bytes, const char *path) {
     return document;
 }
 
+// Without these a leak would be passed over in silence. NULL where all are there.
+static const char *missing_of_finding(const json_t *finding) {
+    return !value_text(finding, "verdict")                       ? "verdict"
+           : !json_is_array(json_object_get(finding, "sockets")) ? "sockets"
+                                                                 : NULL;
+}
+
+static const char *missing_of_process(const json_t *process) {
+    const json_t *findings = json_object_get(process, "findings");
+    if (!json_is_integer(json_object_get(process, "pid")))
+        return "pid";
+    if (!json_is_array(findings))
+        return "findings";
+    for (size_t i = 0; i < json_array_size(findings); i++) {
+        const char *missing = missing_of_finding(json_array_get(findings, i));
+        if (missing)
+            return missing;
+    }
+    return NULL;
+}
+
+static bool is_report(const json_t *document, const char *path) {
+    const char *schema = value_text(document, "schema");
+    const json_t *processes = json_object_get(document, "processes");
+    if (!schema) {
+        error_say("%s: not a report of sockleak: it has no schema", path);
+        return false;
+    }
+    if (strcmp(schema, FORMAT_JSON_SCHEMA) != 0) {
+        error_say("%s: not a report of sockleak: its schema is '%s', and '%s' is read", path,
+                  schema, FORMAT_JSON_SCHEMA);
+        return false;
+    }
+    if (!json_is_array(processes)) {
+        error_say("%s: not a report of sockleak: it has no list of processes", path);
+        return false;
+    }
+    for (size_t i = 0; i < json_array_size(processes); i++) {
+        const char *missing = missing_of_process(json_array_get(processes, i));
+        if (!missing)
+            continue;
+        error_say("%s: damaged report: process %zu of %zu has no '%s', or a wrong one", path, i + 1,
+                  json_array_size(processes), missing);
+        return false;
+    }
+    return true;
+}
+
 int json_reader_add(struct report *report, int fd, uint64_t bytes, const char *path) {
     json_t *document = load(fd, bytes, path);
     if (!document)
         return -EBADMSG;
-    const char *schema = value_text(document, "schema");
     const json_t *processes = json_object_get(document, "processes");
     const json_t *notes = json_object_get(document, "notes");
-    if (!schema || strcmp(schema, FORMAT_JSON_SCHEMA) != 0 || !json_is_array(processes)) {
-        if (!schema)
-            error_say("%s: not a report of sockleak: it has no schema", path);
-        else if (strcmp(schema, FORMAT_JSON_SCHEMA) != 0)
-            error_say("%s: not a report of sockleak: its schema is '%s', and '%s' is read", path,
-                      schema, FORMAT_JSON_SCHEMA);
-        else
-            error_say("%s: not a report of sockleak: it has no list of processes", path);
+    if (!is_report(document, path)) {
         json_decref(document);
         return -EBADMSG;
     }

@@ -89,6 +89,7 @@ static void measure(struct ledger_reading *reader, enum ledger_region_id id) {
                  (unsigned long long)(region->used - count), (unsigned long long)region->used,
                  layout[id].name);
         ledger_reading_damaged(reader, text);
+        reader->report->is_incomplete |= id == LEDGER_RECORDS;
     }
 }
 
@@ -101,6 +102,7 @@ static void *read_region(struct ledger_reading *reader, enum ledger_region_id id
         char text[NOTE_BYTES];
         snprintf(text, sizeof text, "its %s cannot be read", layout[id].name);
         ledger_reading_damaged(reader, text);
+        reader->report->is_incomplete |= id == LEDGER_RECORDS;
         reader->counts[id] = 0;
         memset(memory, 0, bytes + extra_bytes);
     }

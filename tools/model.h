@@ -273,6 +273,7 @@ struct report {
     struct report_process **processes; // in order of their start
     uint32_t process_count;
     uint32_t repeated_count;      // processes that another input had, and are in it once
+    bool is_incomplete;           // an input lacks sockets that it should have, and a note says so
     struct report_class *classes; // leaks first, then those of most sockets
     uint32_t class_count;
     struct report_module **modules;
