@@ -213,9 +213,11 @@ static enum verdict judge_socket(struct report_socket *socket,
     if (process->is_observed) {
         struct verdict_rules rules = rules_of(process, options);
         enum verdict verdict = verdict_of(record, &rules);
-        // No library was there to see the read. (A read that got the last data may have taken the
-        // FIN along: then the program was not told, but has read all there is.)
-        bool is_read = process->unwatched && socket->is_fin_consumed;
+        // No library saw the read, or not of this socket: it saw no birth, either. (A read that got
+        // the last data may have taken the FIN along: then the program was not told, but has read
+        // all there is.)
+        bool is_unseen = process->unwatched || record->birth_call == CALL_UNKNOWN;
+        bool is_read = is_unseen && socket->is_fin_consumed;
         return verdict == VERDICT_FIN_UNREAD && is_read ? VERDICT_EOF_IGNORED : verdict;
     }
     if (!process->has_snapshot)

@@ -51,6 +51,11 @@ const char *verdict_explanation(enum verdict verdict) {
     return verdicts[known(verdict)].explanation;
 }
 
+const char *verdict_explanation_unseen(enum verdict verdict) {
+    return verdict == VERDICT_FIN_UNREAD ? "the peer closed, and no read of end of stream was seen"
+                                         : verdict_explanation(verdict);
+}
+
 const char *verdict_group_name(enum verdict_group group) {
     switch (group) {
     case GROUP_CLOSE_WAIT:

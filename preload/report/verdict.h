@@ -31,7 +31,7 @@ struct verdict_rules {
     bool at_end;           // of the process; else it runs on
     bool unix_sockets;     // judge AF_UNIX streams too
     bool inet_sockets;     // judge IPv4 and IPv6
-    uint32_t grace_ms;     // see DESIGN.md section 5: running, and
+    uint32_t grace_ms;     // see libsockleak(7): running, and
     uint32_t end_grace_ms; // at its end
 };
 
@@ -49,6 +49,9 @@ const char *verdict_group_name(enum verdict_group group); // "close-wait"
 
 // One plain clause for people: "the peer closed, the program read end of stream, and never closed".
 const char *verdict_explanation(enum verdict verdict);
+
+// The same of a socket whose birth was not seen: neither need its reads have been.
+const char *verdict_explanation_unseen(enum verdict verdict);
 
 // A half-close: the peer has sent its FIN, and this side still sends, or did less than `grace_ms`
 // ago.

@@ -148,7 +148,7 @@ print(reset.fileno(), ended.fileno(), flush=True); sys.stdin.readline()
         done = sockleak("dump", process.pid)
         self.assertIn("its ledger's file was truncated", done.stdout)
         (finding,) = [f for p in dump_json(process.pid)["processes"] for f in p["findings"]]
-        self.assertEqual((finding["verdict"], finding["birth"]["call"], finding["count"]), ("fin-unread", "unknown", 2))
+        self.assertEqual((finding["verdict"], finding["birth"]["call"], finding["count"]), ("eof-ignored", "unknown", 2))
         self.assertFalse(os.path.exists(self.path(name)))
         done = sockleak("report", self.write(name, ""))
         self.assertEqual(done.returncode, 1)

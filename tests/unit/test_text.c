@@ -227,6 +227,19 @@ static void one_of_a_thing_is_singular(void **state) {
     assert_non_null(strstr(written, "sockleak: no socket leaked at exit of a\n"));
 }
 
+// Who was not there at its birth need not have been there when it was read, either.
+static void no_program_is_accused_of_what_was_not_to_be_seen(void **state) {
+    (void)state;
+    struct text_sink sink = sink_of(1);
+    struct ledger_record found = {.provenance = PROVENANCE_FOUND, .birth_call = CALL_UNKNOWN};
+    text_finding(&sink, VERDICT_FIN_UNREAD, 1, &found, NULL);
+    assert_non_null(
+        strstr(written, "fin-unread: the peer closed, and no read of end of stream was seen\n"));
+    sink = sink_of(1);
+    text_finding(&sink, VERDICT_EOF_IGNORED, 1, &found, NULL);
+    assert_non_null(strstr(written, "the program read end of stream, and never closed\n"));
+}
+
 static void nothing_more_is_no_line(void **state) {
     (void)state;
     struct text_sink sink = sink_of(1);
@@ -404,6 +417,7 @@ int main(void) {
         cmocka_unit_test(ages_grow_coarser_with_time),
         cmocka_unit_test(the_report_reads_as_the_issue_shows_it),
         cmocka_unit_test(one_of_a_thing_is_singular),
+        cmocka_unit_test(no_program_is_accused_of_what_was_not_to_be_seen),
         cmocka_unit_test(nothing_more_is_no_line),
         cmocka_unit_test(an_unseen_birth_and_a_lost_stack_are_said),
         cmocka_unit_test(an_error_is_named_with_who_got_it),
