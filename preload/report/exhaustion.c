@@ -346,9 +346,9 @@ void exhaustion_sentence(struct text_buffer *out, const struct exhaustion *e) {
         text_string(out, " is reached: ");
         break;
     default:
-        text_string(out, "in CLOSE_WAIT for longer than leak_after=");
+        text_string(out, "a socket has been in CLOSE_WAIT for longer than leak_after=");
         text_decimal(out, e->limit);
-        text_string(out, " s: ");
+        text_string(out, " s; of any age, ");
         break;
     }
     say_descriptors(out, e);

@@ -69,6 +69,10 @@ static void write_limits(struct report *report) {
     if (ledger.header->file_cut_ns)
         text_note(&report->sink, "the ledger's file was truncated, or its disk failed: what was "
                                  "known of the sockets before is lost");
+    else if (options.ledger_dir[0] && !ledger_is_file())
+        text_note(&report->sink, "no ledger could be kept in ledger_dir (no such directory, no "
+                                 "permission, no space, or a file size limit): this report is all "
+                                 "there is");
     note_counted(report, counters->untracked_records,
                  " sockets not tracked: ledger full, or no memory for it");
     note_counted(report, counters->untracked_fds,
@@ -108,7 +112,7 @@ static void write_exhaustion(struct report *report) {
     struct text_namer namer = {frame_name, report};
     exhaustion_sentence(&sentence, report->exhaustion);
     if (!report->findings && report->exhaustion->close_wait)
-        text_string(&sentence, " (none for longer than grace_ms)");
+        text_string(&sentence, " (none for longer than grace_ms: they count as open)");
     text_note(&report->sink, sentence.text);
     text_site(&report->sink, report->exhaustion->of_stack ? report->exhaustion->stack : 0, &namer);
 }

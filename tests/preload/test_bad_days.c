@@ -350,6 +350,21 @@ static void a_full_disk_under_the_ledger_file_leaves_private_memory(void **state
     as_bare("full_disk", "ledger_dir=/mnt");
     assert_int_equal(rig_reports(result.err), 1);
     assert_said("eof-ignored");
+    assert_said("no ledger could be kept in ledger_dir");
+}
+
+static void a_directory_that_can_hold_no_ledger_is_said(void **state) {
+    (void)state;
+    static const char *const unusable[] = {"/nonexistent", "/proc", "/dev/null"};
+    for (size_t i = 0; i < sizeof unusable / sizeof *unusable; i++) {
+        char options[64];
+        snprintf(options, sizeof options, "ledger_dir=%s", unusable[i]);
+        as_bare("leak", options);
+        assert_int_equal(rig_reports(result.err), 1);
+        assert_said("no ledger could be kept in ledger_dir");
+    }
+    as_bare("leak", NULL);
+    assert_int_equal(rig_count(result.err, "ledger_dir"), 0);
 }
 
 static void an_existing_file_is_never_overwritten(void **state) {
@@ -383,6 +398,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(a_log_that_may_not_grow_leaves_the_program_alone),
         cmocka_unit_test(a_full_disk_under_the_log_is_said_on_stderr),
         cmocka_unit_test(a_full_disk_under_the_ledger_file_leaves_private_memory),
+        cmocka_unit_test(a_directory_that_can_hold_no_ledger_is_said),
         cmocka_unit_test(an_existing_file_is_never_overwritten),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

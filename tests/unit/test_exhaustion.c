@@ -107,7 +107,8 @@ ISOLATED(each_kind_has_its_words) {
         {EXHAUSTED_MEMORY, ENOBUFS, "no buffer space for sockets (ENOBUFS): ", "at ENOBUFS in"},
         {EXHAUSTED_MAX_OPEN, 0, "max_open=", "at max_open in"},
         {EXHAUSTED_MAX_CLOSE_WAIT, 0, "max_close_wait=", "at max_close_wait in"},
-        {EXHAUSTED_LEAK_AFTER, 0, "in CLOSE_WAIT for longer than leak_after=", "at leak_after in"},
+        {EXHAUSTED_LEAK_AFTER, 0,
+         "a socket has been in CLOSE_WAIT for longer than leak_after=", "at leak_after in"},
     };
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
         struct exhaustion e = counted(kinds[i].kind, 7);
