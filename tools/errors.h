@@ -6,7 +6,7 @@
 
 #include <stddef.h>
 
-// Exit statuses, DESIGN.md section 6.
+// Exit statuses, see sockleak(1).
 enum exit_status {
     STATUS_OK = 0,
     STATUS_FAILED = 1, // could not do what was asked

@@ -1,4 +1,4 @@
-// The report as JSON: DESIGN.md section 6, and sockleak-report.schema.json. json_reader.c reads it.
+// The report as JSON: sockleak-report.schema.json. json_reader.c reads it.
 #include "format_json.h"
 #include "format.h"
 #include "format_threads.h"

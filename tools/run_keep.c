@@ -13,7 +13,7 @@
 
 // --- when they ended ----------------------------------------------------------------------------
 
-// Others may have put files there, too (see DESIGN.md, "The ledger"): only what is a ledger, and
+// Others may have put files there, too (see preload/README.md): only what is a ledger, and
 // has no other name elsewhere, is written to.
 static bool read_header(int fd, struct ledger_header *header) {
     struct stat status;

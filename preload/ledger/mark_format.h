@@ -8,7 +8,7 @@
 //     unwatched-PID-N -> PROBLEM PATH        PROBLEM: enum program_problem (base/program.h)
 //
 // N from 1 tells the marks of a pid. PID 0: the C library started it, and does not tell its pid.
-// Other users may be allowed to make marks, too (see DESIGN.md, "The ledger"): a reader trusts none
+// Other users may be allowed to make marks, too (see preload/README.md): a reader trusts none
 // of it.
 #ifndef SOCKLEAK_LEDGER_MARK_FORMAT_H
 #define SOCKLEAK_LEDGER_MARK_FORMAT_H

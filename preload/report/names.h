@@ -1,4 +1,4 @@
-// The words of DESIGN.md for the numbers in a ledger. Shared with tools/. A number that means
+// The words for the numbers in a ledger. Shared with tools/. A number that means
 // nothing is "unknown": a ledger is foreign input.
 #ifndef SOCKLEAK_REPORT_NAMES_H
 #define SOCKLEAK_REPORT_NAMES_H

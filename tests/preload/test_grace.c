@@ -1,4 +1,4 @@
-// The grace rules (DESIGN.md section 5), both sides of each, at an end of the process and in a live
+// The grace rules (libsockleak(7)), both sides of each, at an end of the process and in a live
 // report. The kernel's state is waited for, so what is judged is what is really there.
 #include "base/sys.h"
 #include "ledger_view.h"

@@ -32,7 +32,7 @@ bool judge_end_of_stream(const struct known *known, const struct look *look) {
 
 // --- state --------------------------------------------------------------------------------------
 
-// AF_UNIX has none: DESIGN's nearest likeness, from poll(2). unix_poll() in net/unix/af_unix.c says
+// AF_UNIX has none: the nearest likeness, from poll(2). unix_poll() in net/unix/af_unix.c says
 // POLLRDHUP where somebody has ended what this side reads, its own shutdown included, and POLLHUP
 // where both directions are ended, or the socket was never connected.
 static unsigned unix_states(const struct known *known, const struct look *look) {

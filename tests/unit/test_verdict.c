@@ -1,4 +1,4 @@
-// report/verdict: every row of DESIGN.md section 5, and both sides of each grace rule.
+// report/verdict: every verdict of libsockleak(7), and both sides of each grace rule.
 #include "report/verdict.h"
 #include "unit.h"
 #include <errno.h>
@@ -182,7 +182,7 @@ static void at_an_end_who_has_read_end_of_stream_had_its_chance_from_then_on(voi
     assert_int_equal(verdict_of(&record, &live), VERDICT_OPEN);
 }
 
-// DESIGN.md section 5: "a peer that sent FIN and still reads our answer" is healthy.
+// A half-close (RFC 9293, 3.6): "a peer that sent FIN and still reads our answer" is healthy.
 static void a_half_close_is_no_leak_while_the_answer_is_on_its_way(void **state) {
     (void)state;
     const struct verdict_rules *rules[] = {&live, &at_end};
