@@ -99,7 +99,7 @@ static bool take_mapping(const char *line, const char *end, uint64_t address, ch
 }
 
 static void find_mapping(int fd, uint64_t address, char *out, size_t size_bytes) {
-    char text[1024];
+    char text[1024] = {0};
     size_t len = 0;
     long n = 1;
     while (n > 0 || n == -EINTR) {
