@@ -15,10 +15,10 @@ ARCH := $(shell uname -m)
 # --- the library, layer by layer: each uses only those above it ----------------------------------
 
 BASE := guard owner clock format process apart program notice options output
-LEDGER := backing ledger cut fork sites records
+LEDGER := backing ledger cut shrink fork sites records
 TRACK := imports frame_rules_$(ARCH) fast_unwind unwind_libunwind modules walks stacks addresses endings unasked births told numbers tracker programs
 REPORT := signals trigger exhaustion interrupted scratch facts snapshot names verdict cause teardown text threads symbols findings frames writing report
-HOOKS := real create stream pass dup close process exec signal syscall
+HOOKS := real create stream pass dup close process limits exec signal syscall
 
 # In the order of linking: what only a report needs stands last, so that its pages are not mapped with
 # what every process uses.
@@ -52,8 +52,8 @@ endif
 PRELOAD_CFLAGS := -fPIC -fvisibility=hidden -fasynchronous-unwind-tables -fexceptions \
 	$(if $(SANITIZE),,-Wframe-larger-than=2560) -Ipreload
 # What runs once a process, or in a report, is made small: most processes have it mapped for nothing.
-SMALL := $(BASE:%=base/%) ledger/backing ledger/ledger ledger/cut ledger/fork track/imports track/frame_rules_$(ARCH) \
-	track/unwind_libunwind track/modules track/programs hooks/real hooks/exec hooks/process hooks/signal \
+SMALL := $(BASE:%=base/%) ledger/backing ledger/ledger ledger/cut ledger/shrink ledger/fork track/imports track/frame_rules_$(ARCH) \
+	track/unwind_libunwind track/modules track/programs hooks/real hooks/exec hooks/process hooks/limits hooks/signal \
 	$(REPORT:%=report/%)
 # What runs in each socket's life is packed: it costs the cache lines that it touches (base/compiler.h).
 PACKED := -falign-functions=1 -falign-loops=1 $(if $(findstring clang,$(CC)),,-falign-jumps=1)

@@ -3,7 +3,7 @@
 #
 # A map: module under test first, then what else of preload/ is linked, then what of tests/unit/.
 
-UNIT_ON_LEDGER := ledger/ledger ledger/cut ledger/fork ledger/records ledger/sites ledger/backing base/process base/format
+UNIT_ON_LEDGER := ledger/ledger ledger/cut ledger/shrink ledger/fork ledger/records ledger/sites ledger/backing base/process base/format
 UNIT_STACKS := track/stacks track/walks track/fast_unwind track/frame_rules_$(ARCH)
 
 unit_format := base/format

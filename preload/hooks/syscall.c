@@ -5,6 +5,7 @@
 // be used as it is, it is not: libc's wrappers are cancellation points, and syscall is none.
 #include "base/owner.h"
 #include "hooks/closing.h"
+#include "hooks/limits.h"
 #include "hooks/messages.h"
 #include "hooks/real.h"
 #include "hooks/replacing.h"
@@ -201,6 +202,15 @@ static long do_clone3(const struct call *call) {
     return pass_on(call);
 }
 
+static long do_limit(const struct call *call) {
+    long result = pass_on(call);
+    if (result == 0 && call->number == SYS_setrlimit)
+        limits_were_set(0, (int)call->a, (const void *)(uintptr_t)call->b);
+    else if (result == 0)
+        limits_were_set((pid_t)call->a, (int)call->b, (const void *)(uintptr_t)call->c);
+    return result;
+}
+
 static long do_prctl(const struct call *call) {
     if (call->a != PR_SET_SECCOMP)
         return pass_on(call);
@@ -279,6 +289,9 @@ static long dispatch(struct call *call, const void *caller) {
     case SYS_pivot_root:
         tracker_before_new_root();
         return pass_on(call);
+    case SYS_setrlimit:
+    case SYS_prlimit64:
+        return do_limit(call);
     case SYS_prctl:
         return do_prctl(call);
     case SYS_seccomp:

@@ -18,27 +18,44 @@ enum {
 };
 
 // PROT_NONE: counted neither as committed memory nor, under mlockall(MCL_FUTURE), made present.
-// At any address where `at` is NULL.
-static void *map(char *at, size_t bytes, int flags, int fd) {
-    return sys_mmap(at, bytes, PROT_NONE, flags | MAP_NORESERVE | (at ? MAP_FIXED : 0), fd, 0);
-}
-
-static int reserve_private(struct backing *out, char *at, size_t bytes) {
-    void *base = map(at, bytes, MAP_PRIVATE | MAP_ANONYMOUS, -1);
-    if (sys_failed(base))
-        return (int)(intptr_t)base;
-    // One record must not cost a huge page.
-    sys_madvise(base, bytes, MADV_NOHUGEPAGE);
-    *out = (struct backing){.base = base, .bytes = bytes};
+// At any address where there is no base yet.
+static int map(struct backing *backing, int flags, int fd, int advice) {
+    for (unsigned i = 0; i < backing->range_count; i++) {
+        const struct backing_range *range = &backing->ranges[i];
+        char *at = backing->base ? backing->base + range->from : NULL;
+        size_t bytes = range->to - range->from;
+        void *mapped = sys_mmap(at, bytes, PROT_NONE, flags | MAP_NORESERVE | (at ? MAP_FIXED : 0),
+                                fd, (long)range->from);
+        if (sys_failed(mapped))
+            return (int)(intptr_t)mapped;
+        if (!at)
+            backing->base = mapped;
+        sys_madvise(mapped, bytes, advice);
+    }
     return 0;
 }
 
+static int map_private(struct backing *backing) {
+    // One record must not cost a huge page.
+    return map(backing, MAP_PRIVATE | MAP_ANONYMOUS, -1, MADV_NOHUGEPAGE);
+}
+
 int backing_reserve_private(struct backing *out, size_t bytes) {
-    return reserve_private(out, NULL, bytes);
+    *out = (struct backing){.bytes = bytes, .ranges = {{0, bytes}}, .range_count = 1};
+    int error = map_private(out);
+    if (error < 0)
+        *out = (struct backing){0};
+    return error;
 }
 
 int backing_renew_private(struct backing *backing) {
-    return reserve_private(backing, backing->base, backing->bytes);
+    int error = map_private(backing);
+    if (error < 0)
+        return error;
+    backing->is_file = false;
+    backing->path[0] = '\0';
+    backing->device = backing->inode = 0;
+    return 0;
 }
 
 static int open_new_file(const char *dir, char *path, size_t path_bytes) {
@@ -77,10 +94,13 @@ static bool keeps_pages(int fd) {
            file_system_keeps_pages((long)status.f_type);
 }
 
-static int reserve_file(struct backing *out, char *at, size_t bytes, const char *dir) {
-    if (file_size_is_limited(bytes))
+// In the place of what `out` is, or at any address where it has no base.
+static int reserve_file(struct backing *out, const char *dir) {
+    if (file_size_is_limited(out->bytes))
         return -EFBIG;
-    struct backing file = {.bytes = bytes, .is_file = true};
+    struct backing file = *out;
+    file.is_file = true;
+    file.device = file.inode = 0;
     int fd = open_new_file(dir, file.path, sizeof file.path);
     if (fd < 0)
         return fd;
@@ -89,33 +109,59 @@ static int reserve_file(struct backing *out, char *at, size_t bytes, const char 
         file.device = status.st_dev;
         file.inode = status.st_ino;
     }
-    int error =
-        keeps_pages(fd) ? (int)sys_call(SYS_ftruncate, fd, (long)bytes, 0, 0, 0, 0) : -EOPNOTSUPP;
-    void *base = NULL;
-    if (error == 0) {
-        base = map(at, bytes, MAP_SHARED, fd);
-        error = sys_failed(base) ? (int)(intptr_t)base : 0;
-    }
+    int error = keeps_pages(fd) ? (int)sys_call(SYS_ftruncate, fd, (long)file.bytes, 0, 0, 0, 0)
+                                : -EOPNOTSUPP;
+    if (error == 0) // a core dump of the whole reserve helps nobody
+        error = map(&file, MAP_SHARED, fd, MADV_DONTDUMP);
     sys_close(fd);
-    if (error < 0) {
+    if (error < 0)
         backing_remove_file(&file);
-        return error;
-    }
-    // A core dump of the whole reserve helps nobody.
-    sys_madvise(base, bytes, MADV_DONTDUMP);
-    file.base = base;
-    *out = file;
-    return 0;
+    else
+        *out = file;
+    return error;
 }
 
 int backing_reserve_file(struct backing *out, size_t bytes, const char *dir) {
-    *out = (struct backing){0};
-    return reserve_file(out, NULL, bytes, dir);
+    *out = (struct backing){.bytes = bytes, .ranges = {{0, bytes}}, .range_count = 1};
+    int error = reserve_file(out, dir);
+    if (error < 0)
+        *out = (struct backing){0};
+    return error;
 }
 
 int backing_renew_file(struct backing *backing, const char *dir) {
-    return reserve_file(backing, backing->base, backing->bytes, dir);
+    return reserve_file(backing, dir);
 }
+
+// --- given back ----------------------------------------------------------------------------------
+
+// The ranges first: a child forked between the two is to map nothing there.
+bool backing_give_back(struct backing *backing, size_t from, size_t to) {
+    for (unsigned i = 0; i < backing->range_count; i++) {
+        struct backing_range *range = &backing->ranges[i];
+        if (from < range->from || to > range->to || from >= to)
+            continue;
+        if (to < range->to) {
+            if (backing->range_count == BACKING_RANGES_MAX)
+                return false;
+            backing->ranges[backing->range_count] = (struct backing_range){to, range->to};
+            __atomic_store_n(&backing->range_count, backing->range_count + 1, __ATOMIC_SEQ_CST);
+        }
+        __atomic_store_n(&range->to, from, __ATOMIC_SEQ_CST);
+        return sys_munmap(backing->base + from, to - from) == 0;
+    }
+    return false;
+}
+
+bool backing_has(const struct backing *backing, const void *address) {
+    uintptr_t offset = (uintptr_t)address - (uintptr_t)backing->base;
+    for (unsigned i = 0; i < backing->range_count; i++)
+        if (offset >= backing->ranges[i].from && offset < backing->ranges[i].to)
+            return true;
+    return false;
+}
+
+// --- made usable ---------------------------------------------------------------------------------
 
 // Needs no descriptor, so it also works after a chroot or a change of user: the pages are populated
 // through the mapping, and the kernel answers with an error where a store would raise SIGBUS
@@ -172,7 +218,9 @@ bool backing_is_cut(const struct backing *backing) {
 }
 
 void backing_discard(struct backing *backing) {
-    sys_munmap(backing->base, backing->bytes);
+    for (unsigned i = 0; i < backing->range_count; i++)
+        sys_munmap(backing->base + backing->ranges[i].from,
+                   backing->ranges[i].to - backing->ranges[i].from);
     if (backing->is_file)
         backing_remove_file(backing);
     *backing = (struct backing){0};

@@ -11,12 +11,21 @@
 #include <stddef.h>
 #include <stdint.h>
 
+enum {
+    BACKING_RANGES_MAX = 16
+};
+
 struct backing {
     char *base;
     size_t bytes;
     bool is_file;
     char path[256];         // of the file; "" for private memory
     uint64_t device, inode; // of the file; 0 where the kernel did not tell
+    // What of [base, base + bytes) is ours: all of it, until some is given back.
+    struct backing_range {
+        size_t from, to;
+    } ranges[BACKING_RANGES_MAX];
+    unsigned range_count;
 };
 
 // Reserves `bytes` of private memory, none of it usable yet. Returns 0 or -errno.
@@ -31,7 +40,14 @@ int backing_reserve_file(struct backing *out, size_t bytes, const char *dir);
 // Makes [from, to) usable, zeroed where it was not before. Repeating it is harmless. 0 or -errno.
 int backing_commit(const struct backing *backing, size_t from, size_t to);
 
-// Gives the addresses back, and removes the file.
+// Gives the addresses of [from, to) back, which nobody uses, and nobody will: the program may have
+// something of its own there from now on. One thread at a time. False: too many such holes.
+bool backing_give_back(struct backing *backing, size_t from, size_t to);
+
+// Is it an address of ours?
+bool backing_has(const struct backing *backing, const void *address);
+
+// Gives all addresses back, and removes the file.
 void backing_discard(struct backing *backing);
 
 // For a forked child: puts fresh memory, none of it usable yet, at the same addresses. What was

@@ -15,7 +15,7 @@ static int mending; // pid of the process with a thread that is at it, or 0
 
 bool cut_is_header_gone(void) {
     for (int i = 0; i < LEDGER_REGIONS; i++)
-        if (ledger.header->regions[i].reserved_bytes != cut_header.regions[i].reserved_bytes)
+        if (ledger.header->regions[i].offset != cut_header.regions[i].offset)
             return ledger_is_file();
     return false;
 }
@@ -153,7 +153,7 @@ static bool mend(const void *address) {
 
 // A handler of the program's that came in between could enter our hooks, and wait for ever.
 COLD bool ledger_survives_cut(const void *address) {
-    if ((uintptr_t)address - (uintptr_t)ledger_backing.base >= ledger_backing.bytes)
+    if (!backing_has(&ledger_backing, address))
         return false;
     uint64_t mask = sys_block_signals();
     bool mended = mend(address);

@@ -34,9 +34,6 @@ static const struct {
 };
 
 enum {
-    GROWTH_MIN_BYTES = 64 << 10
-};
-enum {
     SHIFT_STEP = 4,
     SHIFT_MAX = 8,
     LIMIT_SHARE = 16 // of the addresses that RLIMIT_AS allows we reserve at most one in 16
@@ -60,13 +57,17 @@ static uint64_t whole_pages(uint64_t bytes) {
     return (bytes + page_bytes - 1) & ~(page_bytes - 1);
 }
 
+uint64_t ledger_reserve_bytes(enum ledger_region_id id, unsigned shift) {
+    uint64_t elements = plan[id].shrinks ? plan[id].elements >> shift : plan[id].elements;
+    return whole_pages(elements * plan[id].element_bytes);
+}
+
 static uint64_t lay_out(struct ledger_region *regions, unsigned shift) {
     uint64_t offset = whole_pages(LEDGER_HEADER_BYTES);
     for (int i = 0; i < LEDGER_REGIONS; i++) {
-        uint64_t elements = plan[i].shrinks ? plan[i].elements >> shift : plan[i].elements;
         regions[i] = (struct ledger_region){
             .offset = offset,
-            .reserved_bytes = whole_pages(elements * plan[i].element_bytes),
+            .reserved_bytes = ledger_reserve_bytes(i, shift),
             .used = i == LEDGER_FDS ? 0 : 1, // number 0 is "none"
         };
         offset += regions[i].reserved_bytes;
@@ -75,19 +76,22 @@ static uint64_t lay_out(struct ledger_region *regions, unsigned shift) {
 }
 
 // What the reserve takes of the addresses under a limit, the program's malloc cannot have.
-static unsigned shift_under_limit(struct ledger_region *regions) {
-    struct rlimit limit;
-    if (sys_call(SYS_prlimit64, 0, RLIMIT_AS, 0, (long)&limit, 0, 0) < 0 ||
-        limit.rlim_cur == RLIM_INFINITY)
-        return 0;
+unsigned ledger_shift_under(uint64_t limit_bytes) {
+    struct ledger_region regions[LEDGER_REGIONS];
     unsigned shift = 0;
-    while (shift < SHIFT_MAX && lay_out(regions, shift) > limit.rlim_cur / LIMIT_SHARE)
+    while (shift < SHIFT_MAX && lay_out(regions, shift) > limit_bytes / LIMIT_SHARE)
         shift += SHIFT_STEP;
     return shift;
 }
 
+static unsigned shift_under_limit(void) {
+    struct rlimit limit;
+    long error = sys_call(SYS_prlimit64, 0, RLIMIT_AS, 0, (long)&limit, 0, 0);
+    return error < 0 || limit.rlim_cur == RLIM_INFINITY ? 0 : ledger_shift_under(limit.rlim_cur);
+}
+
 static int reserve(struct backing *out, const char *dir, struct ledger_region *regions) {
-    unsigned first = shift_under_limit(regions);
+    unsigned first = shift_under_limit();
     int error = dir[0] ? -ENOMEM : -ENOENT;
     for (unsigned shift = first; shift <= SHIFT_MAX && error == -ENOMEM; shift += SHIFT_STEP)
         error = backing_reserve_file(out, lay_out(regions, shift), dir);

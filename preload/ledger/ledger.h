@@ -88,6 +88,11 @@ void ledger_fork_done_in_parent(void);
 // signals for as long as it takes.
 int ledger_continue_in_child(void);
 
+// Gives back addresses that are reserved and not used, until the ledger takes no more of a limit on
+// them (RLIMIT_AS) than one that is created under it, or as little as it can: 0. For the process's
+// life: sockets that have no room then are counted. Any thread, signal-safe.
+void ledger_live_within(uint64_t limit_bytes);
+
 // --- growth -------------------------------------------------------------------------------------
 
 // Makes the first `bytes` of a region usable. Returns 0, or -errno where the region's reserve or

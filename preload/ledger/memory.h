@@ -7,13 +7,19 @@
 #include "ledger/ledger.h"
 
 enum {
-    GROWTH_MAX_BYTES = 1 << 20 // of one step of a region
+    GROWTH_MIN_BYTES = 64 << 10, // of one step of a region
+    GROWTH_MAX_BYTES = 1 << 20
 };
 
 // What ledger.header points into. Written before it.
 extern struct backing ledger_backing;
 
 uint64_t ledger_element_bytes(enum ledger_region_id region);
+
+// What a region reserves at full size, divided as often as `shift` says; and how often that must be
+// under a limit on addresses.
+uint64_t ledger_reserve_bytes(enum ledger_region_id region, unsigned shift);
+unsigned ledger_shift_under(uint64_t limit_bytes);
 
 // Private memory, zeroed, or NULL.
 void *ledger_map_anonymous(uint64_t bytes);

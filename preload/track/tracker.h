@@ -44,6 +44,13 @@ static inline bool tracker_active(void) {
 // ledgers nor libunwind need be found: what the first birth would make is made now.
 void tracker_before_new_root(void);
 
+// The process has taken a limit on its addresses, of so many bytes, or is to have as few as it can.
+// System calls to give some back, the first time.
+static inline void tracker_live_within(uint64_t limit_bytes) {
+    if (tracker_active())
+        ledger_live_within(limit_bytes);
+}
+
 // A new socket. One fstat, for the inode; none where that may wait, see track/unasked.h.
 void tracker_born(int fd, const struct tracker_birth *birth);
 

@@ -300,6 +300,75 @@ static void private_memory_takes_a_files_place(void **state) {
     backing_discard(&backing);
 }
 
+// The program's own memory, where ours was.
+static char *take_place(const struct backing *backing, size_t from) {
+    char *taken = mmap(backing->base + from, PAGE, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+    assert_ptr_equal(taken, backing->base + from);
+    strcpy(taken, "theirs");
+    return taken;
+}
+
+static void addresses_that_are_given_back_are_the_programs(void **state) {
+    (void)state;
+    struct backing backing;
+    long size = kilobytes_of("VmSize:");
+    assert_int_equal(backing_reserve_private(&backing, RESERVE), 0);
+    assert_int_equal(backing_commit(&backing, 0, PAGE), 0);
+    assert_true(backing_give_back(&backing, RESERVE / 2, RESERVE - 2 * PAGE));
+    assert_true(backing_give_back(&backing, PAGE, RESERVE / 2)); // up to the hole
+    assert_true(kilobytes_of("VmSize:") < size + 1024);
+    assert_true(backing_has(&backing, backing.base));
+    assert_true(backing_has(&backing, backing.base + RESERVE - 1));
+    assert_false(backing_has(&backing, backing.base + RESERVE));
+    assert_false(backing_has(&backing, backing.base + PAGE));
+    assert_false(backing_has(&backing, backing.base - 1));
+    char *theirs = take_place(&backing, 5 * PAGE);
+    assert_int_equal(backing_commit(&backing, RESERVE - PAGE, RESERVE), 0);
+    backing.base[RESERVE - 1] = 1;
+    assert_false(backing_give_back(&backing, 5 * PAGE, 6 * PAGE)); // no more ours to give
+    backing_discard(&backing);
+    assert_string_equal(theirs, "theirs");
+    munmap(theirs, PAGE);
+}
+
+static void a_renewed_one_has_the_same_holes(void **state) {
+    (void)state;
+    struct backing backing;
+    char old_path[256], text[16];
+    assert_int_equal(backing_reserve_file(&backing, RESERVE, scratch_directory()), 0);
+    strcpy(old_path, backing.path);
+    assert_true(backing_give_back(&backing, PAGE, RESERVE - PAGE));
+    char *theirs = take_place(&backing, 5 * PAGE);
+    assert_int_equal(backing_renew_file(&backing, scratch_directory()), 0);
+    assert_int_equal(backing_commit(&backing, RESERVE - PAGE, RESERVE), 0);
+    assert_int_equal(backing_commit(&backing, 0, PAGE), 0);
+    memcpy(backing.base, "fresh", 6);
+    read_file(backing.path, text, sizeof text); // the places in it are those of the memory
+    assert_string_equal(text, "fresh");
+    assert_int_equal(unlink(backing.path), 0);
+    assert_int_equal(backing_renew_private(&backing), 0);
+    assert_int_equal(backing_commit(&backing, RESERVE - PAGE, RESERVE), 0);
+    backing.base[RESERVE - 1] = 1;
+    assert_string_equal(theirs, "theirs");
+    unlink(old_path);
+    backing_discard(&backing);
+    assert_string_equal(theirs, "theirs");
+    munmap(theirs, PAGE);
+}
+
+static void there_are_only_so_many_holes(void **state) {
+    (void)state;
+    struct backing backing;
+    assert_int_equal(backing_reserve_private(&backing, RESERVE), 0);
+    size_t holes = 0;
+    while (backing_give_back(&backing, (2 * holes + 1) * PAGE, (2 * holes + 2) * PAGE))
+        holes++;
+    assert_int_equal(holes, BACKING_RANGES_MAX - 1);
+    assert_true(backing_has(&backing, backing.base + (2 * holes + 1) * PAGE)); // nothing was done
+    backing_discard(&backing);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_reserve_costs_addresses_and_no_memory),
@@ -319,6 +388,9 @@ int main(void) {
         cmocka_unit_test(a_renewed_file_is_new_and_at_the_same_addresses),
         cmocka_unit_test(a_file_that_cannot_be_renewed_stays),
         cmocka_unit_test(private_memory_takes_a_files_place),
+        cmocka_unit_test(addresses_that_are_given_back_are_the_programs),
+        cmocka_unit_test(a_renewed_one_has_the_same_holes),
+        cmocka_unit_test(there_are_only_so_many_holes),
     };
     scratch_directory();
     return cmocka_run_group_tests_name("backing", tests, NULL, NULL);
