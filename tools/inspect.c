@@ -137,7 +137,8 @@ static int gather(pid_t pid, const char *command, struct report *report, struct 
     if (found < 0)
         return say_failure(pid, command, found);
     live_ask_kernel(live);
-    const struct live_process *process = &live->processes[0];
+    struct live_process *process = &live->processes[0];
+    process->has_its_ledger = found == REMOTE_LEDGER && live_runs_the_same(process);
     if (process->kernel_error < 0)
         return say_kernel_failure(pid, command, process->kernel_error);
     live_observe(process, report, found == REMOTE_NO_LIBRARY ? "not started with sockleak" : NULL);

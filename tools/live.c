@@ -55,6 +55,13 @@ int live_add(struct live *live, pid_t pid) {
     return 0;
 }
 
+bool live_runs_the_same(const struct live_process *process) {
+    char *exe = procfs_exe(process->pid);
+    bool same = exe && process->exe && strcmp(exe, process->exe) == 0;
+    free(exe);
+    return same;
+}
+
 // --- what the kernel says -----------------------------------------------------------------------
 
 static void fill_kind(struct report_socket_facts *facts, const char *protocol) {
@@ -357,6 +364,7 @@ int live_observe(const struct live_process *process, struct report *report, cons
         .socket_count = process->socket_count,
         .unwatched = unwatched,
         .opened_nothing = process->opened_nothing,
+        .has_its_ledger = process->has_its_ledger,
         .inode_now = inode_now,
     };
     return report_observe(report, &facts);

@@ -18,6 +18,7 @@ struct live_process {
     uint32_t fin_read;     // of its sockets in CLOSE_WAIT: end of stream was consumed
     uint32_t fin_not_read; // and not
     bool opened_nothing;   // set by whoever knows it: it is watched, and opened no socket itself
+    bool has_its_ledger;   // the same: the one that was read is of the program that it runs now
     uint32_t not_accepted; // in CLOSE_WAIT, in the accept queues of its listening sockets
     struct report_socket_facts *sockets;
     uint32_t socket_count;
@@ -33,6 +34,9 @@ struct live {
 
 #define LIVE_EMPTY                                                                                 \
     { 0 }
+
+// Behind a look at the process's own memory: does it still run what it ran when it was added?
+bool live_runs_the_same(const struct live_process *process);
 
 // Lists what the process has open now. 0, -ESRCH where it is gone (or a zombie), -EACCES where it
 // may not be looked at.

@@ -349,6 +349,8 @@ struct report_process_facts {
     uint32_t socket_count;
     const char *unwatched; // why there is no ledger to expect, or NULL
     bool opened_nothing;   // nor is there one: what it has was open when it was executed
+    bool has_its_ledger;   // the newest one is of the program that runs now, whatever its file is
+                           // called
     // The inode of a socket of this process as of now, after its ledger was read; 0 where the fd is
     // none. NULL: not asked, and what the ledger knows by the fd alone is not explained.
     uint64_t (*inode_now)(uint32_t pid, int fd);

@@ -19,7 +19,8 @@ static struct report_process *process_for(struct report *report,
     struct report_process *process =
         gather_find(report, facts->pid, facts->start_time_ticks, boot_id);
     bool is_this = process && !process->is_judged && !process->has_snapshot &&
-                   (!facts->exe || !process->exe[0] || same_exe(process->exe, facts->exe));
+                   (facts->has_its_ledger || !facts->exe || !process->exe[0] ||
+                    same_exe(process->exe, facts->exe));
     if (is_this)
         return process;
     process = gather_process(report);

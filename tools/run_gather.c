@@ -6,6 +6,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 struct gathering {
@@ -27,6 +28,16 @@ static bool has_ledger_file(const struct run_directory *directory, pid_t pid,
                 (entry->d_name[len] == '.' || entry->d_name[len] == '-');
     if (dir)
         closedir(dir);
+    return found;
+}
+
+// Of its programs only the one that runs now has it mapped.
+static bool maps_ledger_file(pid_t pid, uint64_t start_ticks) {
+    char front[64];
+    struct procfs_mapping mapping;
+    snprintf(front, sizeof front, "%d-%llu*", (int)pid, (unsigned long long)start_ticks);
+    bool found = procfs_find_mapping(pid, front, &mapping) == 1;
+    free(mapping.path);
     return found;
 }
 
@@ -66,11 +77,13 @@ static void add_live(void *context, pid_t pid) {
             note_blind(gathering->report, pid, strerror(-error));
         return;
     }
+    struct live_process *process = &gathering->live.processes[gathering->live.count - 1];
+    process->has_its_ledger = has_file && maps_ledger_file(pid, status.start_ticks);
     if (has_file)
         return;
     int found = add_private_ledger(gathering->report, pid);
+    process->has_its_ledger = found == REMOTE_LEDGER && live_runs_the_same(process);
     // What opened no socket has no ledger, but may have what it was started with.
-    struct live_process *process = &gathering->live.processes[gathering->live.count - 1];
     if (found == REMOTE_NO_LEDGER && process->socket_count)
         process->opened_nothing = !procfs_has_io_uring(pid);
     else if (found != REMOTE_LEDGER)

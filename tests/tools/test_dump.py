@@ -154,6 +154,23 @@ print(reset.fileno(), ended.fileno(), flush=True); sys.stdin.readline()
         self.assertEqual(done.returncode, 1)
         self.assert_one_line(done.stderr, "empty: no ledger, or one that somebody has truncated")
 
+    def test_a_program_that_was_renamed_while_it_runs_is_the_same(self):
+        """As an upgrade does it: there was no exec that could have left a socket open."""
+        name = shutil.copy(PYTHON, self.path("server"))
+        script = self.write("leaker.py", harness.LEAKER)
+        for options in ("", f"ledger_dir={self.directory}"):
+            process = self.start(name, script, "eof=2", env=harness.clean_environment(
+                LD_PRELOAD=harness.LIBRARY, SOCKLEAK_OPTIONS=options, PYTHONHOME="/usr"))
+            process.stdout.readline()
+            os.rename(name, name + ".old")
+            time.sleep(GRACE_S)
+            document = dump_json(process.pid)
+            os.rename(name + ".old", name)
+            (told,) = document["processes"]
+            self.assertEqual(findings(document), [("eof-ignored", 2)])
+            self.assertNotIn("inherited", told["findings"][0]["sockets"][0]["hints"])
+            self.assertNotIn("exec", told["findings"][0]["cause_text"])
+
     def test_before_its_first_socket(self):
         process = self.start("cat", env=harness.clean_environment(LD_PRELOAD=harness.LIBRARY))
         # Loaded, it sleeps until there is something to read; what still loads waits for a disk, at most.
