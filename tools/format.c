@@ -58,12 +58,12 @@ const char *format_path(const char *file) {
 void format_title(const struct report_class *merged, char *out, size_t out_bytes) {
     const struct report_finding *sample = merged->findings[0];
     enum verdict verdict = sample->verdict;
-    // Of a live process the kernel tells.
-    bool is_unseen =
-        sample->sockets[0]->record.birth_call == CALL_UNKNOWN && !sample->process->is_observed;
+    // Whether end of stream was read the kernel tells of a live process.
+    bool is_told = verdict == VERDICT_FIN_UNREAD && sample->process->is_observed;
     snprintf(out, out_bytes, "%llu socket%s, %s: %s", (unsigned long long)merged->socket_count,
              merged->socket_count == 1 ? "" : "s", verdict_name(verdict),
-             is_unseen ? verdict_explanation_unseen(verdict) : verdict_explanation(verdict));
+             is_told ? verdict_explanation(verdict)
+                     : verdict_explanation_of(verdict, &sample->sockets[0]->record));
 }
 
 void format_stack_lines(const struct report_stack *stack,

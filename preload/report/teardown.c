@@ -1,4 +1,5 @@
 #include "report/teardown.h"
+#include "report/verdict.h"
 #include <errno.h>
 #include <sys/socket.h>
 
@@ -112,7 +113,7 @@ static bool our_fin_was_acknowledged(const struct ledger_record *record) {
 static bool was_reset(const struct ledger_record *record) {
     if (record->error)
         return true;
-    if (!is_taken(record) || record->snapshot.state != STATE_CLOSE)
+    if (!is_taken(record) || record->snapshot.state != STATE_CLOSE || verdict_died_unseen(record))
         return false;
     bool connected =
         (record->flags & RECORD_CONNECTED) || (record->snapshot.flags & SNAPSHOT_WAS_CONNECTED);
@@ -124,7 +125,8 @@ static enum teardown_first who_was_first(const struct ledger_record *record) {
     // Where nobody has looked at the kernel's state, a FIN that the program was not told of may
     // have come.
     if (!peers && !ours)
-        return is_taken(record) ? TEARDOWN_FIRST_NOBODY : TEARDOWN_FIRST_UNKNOWN;
+        return is_taken(record) && !verdict_died_unseen(record) ? TEARDOWN_FIRST_NOBODY
+                                                                : TEARDOWN_FIRST_UNKNOWN;
     if (!ours)
         return TEARDOWN_FIRST_PEER;
     if ((!peers && is_taken(record) && record->snapshot.state != STATE_UNKNOWN) ||

@@ -267,8 +267,7 @@ void text_finding(struct text_sink *sink, enum verdict verdict, uint64_t count,
     text_string(&out, verdict_name(verdict));
     if (verdict != VERDICT_OPEN) {
         text_string(&out, ": ");
-        text_string(&out, sample->birth_call == CALL_UNKNOWN ? verdict_explanation_unseen(verdict)
-                                                             : verdict_explanation(verdict));
+        text_string(&out, verdict_explanation_of(verdict, sample));
     }
     end_line(sink, &out);
     text_origin(sink, sample, namer);

@@ -51,9 +51,13 @@ const char *verdict_explanation(enum verdict verdict) {
     return verdicts[known(verdict)].explanation;
 }
 
-const char *verdict_explanation_unseen(enum verdict verdict) {
-    return verdict == VERDICT_FIN_UNREAD ? "the peer closed, and no read of end of stream was seen"
-                                         : verdict_explanation(verdict);
+const char *verdict_explanation_of(enum verdict verdict, const struct ledger_record *sample) {
+    if (verdict == VERDICT_FIN_UNREAD && sample->birth_call == CALL_UNKNOWN)
+        return "the peer closed, and no read of end of stream was seen";
+    if (verdict == VERDICT_RESET_UNCLOSED && verdict_died_unseen(sample))
+        return "the connection is dead (reset, or ended by both sides: neither was seen), and the "
+               "program never closed";
+    return verdict_explanation(verdict);
 }
 
 const char *verdict_group_name(enum verdict_group group) {

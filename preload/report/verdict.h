@@ -50,8 +50,16 @@ const char *verdict_group_name(enum verdict_group group); // "close-wait"
 // One plain clause for people: "the peer closed, the program read end of stream, and never closed".
 const char *verdict_explanation(enum verdict verdict);
 
-// The same of a socket whose birth was not seen: neither need its reads have been.
-const char *verdict_explanation_unseen(enum verdict verdict);
+// The same of sockets like `sample`. Where its birth was not seen neither need its reads have been,
+// nor its shutdown.
+const char *verdict_explanation_of(enum verdict verdict, const struct ledger_record *sample);
+
+// Is it dead, and how it died is not known?
+static inline bool verdict_died_unseen(const struct ledger_record *record) {
+    return record->birth_call == CALL_UNKNOWN && record->snapshot.state == STATE_CLOSE &&
+           !(record->flags & RECORD_SHUT_WR) && !record->error &&
+           !(record->snapshot.flags & SNAPSHOT_ERROR_PENDING);
+}
 
 // A half-close: the peer has sent its FIN, and this side still sends, or did less than `grace_ms`
 // ago.

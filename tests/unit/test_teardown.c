@@ -18,6 +18,7 @@ static struct ledger_record tcp(uint8_t tcp_state, uint32_t age_ms) {
         .inode = 1,
         .family = AF_INET,
         .type = SOCK_STREAM,
+        .birth_call = CALL_ACCEPT,
         .flags = RECORD_CONNECTED,
         .snapshot = {.taken_ns = NOW_NS,
                      .state = tcp_state,
@@ -226,6 +227,17 @@ static void a_reset_ends_it_without_the_other_steps(void **state) {
     assert_string_equal(steps(&record), "peer-fin our-ack eof-read reset error-read !our-close");
 }
 
+// Who saw neither its birth nor a shutdown: the same end as that of both FINs, from outside.
+static void how_it_died_is_not_known_where_nobody_saw_it(void **state) {
+    (void)state;
+    struct ledger_record record = tcp(STATE_CLOSE, 400);
+    record.birth_call = CALL_UNKNOWN;
+    assert_string_equal(steps(&record), "");
+    assert_int_equal(seen.first, TEARDOWN_FIRST_UNKNOWN);
+    record.snapshot.flags |= SNAPSHOT_ERROR_PENDING;
+    assert_string_equal(steps(&record), "reset !our-close");
+}
+
 static void without_a_snapshot_what_the_program_was_told_counts(void **state) {
     (void)state;
     struct ledger_record record = with_eof(tcp(STATE_CLOSE_WAIT, 0), 500);
@@ -279,6 +291,7 @@ int main(void) {
         cmocka_unit_test(an_order_that_was_not_asked_for_is_the_kernels_or_unknown),
         cmocka_unit_test(the_order_is_unknown_where_nothing_tells_it),
         cmocka_unit_test(a_reset_ends_it_without_the_other_steps),
+        cmocka_unit_test(how_it_died_is_not_known_where_nobody_saw_it),
         cmocka_unit_test(without_a_snapshot_what_the_program_was_told_counts),
         cmocka_unit_test(what_has_not_begun_to_end_or_is_no_connection_has_no_teardown),
         cmocka_unit_test(any_bytes_fit_in_the_list),

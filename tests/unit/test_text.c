@@ -236,6 +236,15 @@ static void no_program_is_accused_of_what_was_not_to_be_seen(void **state) {
     assert_non_null(
         strstr(written, "fin-unread: the peer closed, and no read of end of stream was seen\n"));
     sink = sink_of(1);
+    found.snapshot.state = STATE_CLOSE;
+    text_finding(&sink, VERDICT_RESET_UNCLOSED, 1, &found, NULL);
+    assert_non_null(strstr(written, "reset-unclosed: the connection is dead (reset, or ended by "
+                                    "both sides: neither was seen), "));
+    sink = sink_of(1);
+    found.snapshot.flags = SNAPSHOT_ERROR_PENDING;
+    text_finding(&sink, VERDICT_RESET_UNCLOSED, 1, &found, NULL);
+    assert_non_null(strstr(written, "reset-unclosed: the connection was reset, "));
+    sink = sink_of(1);
     text_finding(&sink, VERDICT_EOF_IGNORED, 1, &found, NULL);
     assert_non_null(strstr(written, "the program read end of stream, and never closed\n"));
 }
