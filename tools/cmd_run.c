@@ -50,6 +50,7 @@ struct run {
     struct visibility visibility;
     struct run_directory directory;
     struct descendants *descendants;
+    struct run_notices *notices;
     uint64_t leaks_elsewhere; // of processes without a ledger
 };
 
@@ -212,7 +213,7 @@ static int say_cannot_run(const char *command, int error) {
 static void gather_rest(struct run *run, struct report *report) {
     struct report *rest = report_new();
     run_marks_gather(run->descendants, &run->directory);
-    run->leaks_elsewhere = run_notices_gather(rest, &run->directory);
+    run->leaks_elsewhere = run_notices_gather(run->notices, rest, &run->directory);
     descendants_report_unwatched(run->descendants, rest);
     for (uint32_t i = 0; i < rest->process_count; i++)
         report_add_unwatched(report, rest->processes[i]->pid, rest->processes[i]->exe,
@@ -230,7 +231,7 @@ static bool look(void *context) {
 
 static void look_often(void *context) {
     const struct run *run = context;
-    run_notices_tell(&run->directory, !run->quiet);
+    run_notices_take(run->notices, &run->directory, !run->quiet);
     descendants_look_at_owners(run->descendants);
 }
 
@@ -271,7 +272,7 @@ static int watch(struct run *run, struct report *report, bool *has_run) {
     int status = wait_and_look(run, &child);
     descendants_ended(run->descendants, child.pid);
     watch_run_stop(watch);
-    run_notices_tell(&run->directory, !run->quiet);
+    run_notices_take(run->notices, &run->directory, !run->quiet);
     run_wait_for_orphans(ORPHANS_WAIT_MS, descendants_any, run->descendants);
     descendants_look(run->descendants);
     run_gather(report, &run->directory);
@@ -323,12 +324,14 @@ static int run_command(struct run *run) {
     struct report *report = report_new();
     bool has_run = false;
     run->descendants = descendants_new();
+    run->notices = run_notices_new();
     int status = watch(run, report, &has_run);
     if (has_run)
         status = tell(run, report, status);
     else
         run_directory_end(&run->directory);
     descendants_free(run->descendants);
+    run_notices_free(run->notices);
     report_free(report);
     return status;
 }

@@ -1,27 +1,109 @@
 #include "run_notices.h"
 #include "base/format.h"
 #include "base/notice.h"
+#include "errors.h"
+#include "procfs.h"
 #include "terminal.h"
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ipc.h>
 #include <sys/msg.h>
 #include <unistd.h>
+
+enum {
+    WITHOUT_FILE_MAX = 4096 // that run at a time; who sends notices is not trusted
+};
+
+// A process whose ledger is in private memory.
+struct without_file {
+    uint32_t pid;
+    uint32_t leaks; // as it said when it ended
+    bool has_ended;
+    char exe[sizeof((struct notice *)0)->text + 1];
+};
+
+struct run_notices {
+    struct without_file *list;
+    uint32_t count;
+};
 
 void run_notices_begin(const struct run_directory *directory) {
     // As the directory: root's processes may become other users', who may write and not read.
     msgget(notice_key(directory->path), IPC_CREAT | IPC_EXCL | (geteuid() == 0 ? 0622 : 0600));
 }
 
-static void add_note(struct report *report, const struct notice *notice) {
+void run_notices_end(const char *ledger_dir) {
+    int queue = msgget(notice_key(ledger_dir), 0);
+    if (queue >= 0)
+        msgctl(queue, IPC_RMID, NULL);
+}
+
+struct run_notices *run_notices_new(void) {
+    return must_allocate(1, sizeof(struct run_notices));
+}
+
+void run_notices_free(struct run_notices *notices) {
+    if (notices)
+        free(notices->list);
+    free(notices);
+}
+
+// --- those without a file ------------------------------------------------------------------------
+
+static struct without_file *find_running(const struct run_notices *notices, uint32_t pid) {
+    for (uint32_t i = notices->count; i-- > 0;)
+        if (notices->list[i].pid == pid && !notices->list[i].has_ended)
+            return &notices->list[i];
+    return NULL;
+}
+
+static struct without_file *add(struct run_notices *notices, const struct notice *notice) {
+    if (notices->count == WITHOUT_FILE_MAX)
+        return NULL;
+    notices->list = must_reallocate(notices->list, notices->count + 1, sizeof *notices->list);
+    struct without_file *added = &notices->list[notices->count++];
+    *added = (struct without_file){.pid = notice->pid};
+    snprintf(added->exe, sizeof added->exe, "%.*s", (int)strnlen(notice->text, sizeof notice->text),
+             notice->text);
+    return added;
+}
+
+static void note_end(struct run_notices *notices, const struct notice *notice) {
+    struct without_file *process = find_running(notices, notice->pid);
+    if (!process)
+        process = add(notices, notice);
+    if (!process)
+        return;
+    process->has_ended = true;
+    process->leaks = notice->leaks;
+    if (notice->leaks == 0) // nothing to be said of it
+        *process = notices->list[--notices->count];
+}
+
+static bool still_runs(uint32_t pid) {
+    struct procfs_status status;
+    return procfs_status((pid_t)pid, &status) == 0 && status.state != 'Z' && status.state != 'X';
+}
+
+static void report_one(struct report *report, const struct without_file *process) {
     char note[512];
-    snprintf(note, sizeof note,
-             "process %u %.*s could leave no ledger and leaked %u socket%s: its own report on "
-             "stderr says which",
-             notice->pid, (int)strnlen(notice->text, sizeof notice->text), notice->text,
-             notice->leaks, notice->leaks == 1 ? "" : "s");
+    if (process->has_ended)
+        snprintf(note, sizeof note,
+                 "process %u %s could leave no ledger and leaked %u socket%s: its own report on "
+                 "stderr says which",
+                 process->pid, process->exe, process->leaks, process->leaks == 1 ? "" : "s");
+    else if (!still_runs(process->pid))
+        snprintf(note, sizeof note,
+                 "process %u %s could leave no ledger and ended without a report of its own: what "
+                 "it leaked is not known",
+                 process->pid, process->exe);
+    else
+        return; // looked at from outside
     report_note_text(report, note);
 }
+
+// --- taking them ---------------------------------------------------------------------------------
 
 // Whoever may send a notice could send a terminal's escape sequences, too.
 static void tell_line(const struct notice *notice) {
@@ -33,29 +115,35 @@ static void tell_line(const struct notice *notice) {
     terminal_write_line(stderr, terminal_width(stderr), memory, out.len_bytes);
 }
 
-void run_notices_tell(const struct run_directory *directory, bool is_told) {
+// In the order in which they were sent: an end is that of a process that was told of before.
+void run_notices_take(struct run_notices *notices, const struct run_directory *directory,
+                      bool is_told) {
     int queue = msgget(notice_key(directory->path), 0);
     struct notice notice;
-    while (queue >= 0 &&
-           msgrcv(queue, &notice, NOTICE_BYTES, NOTICE_EXHAUSTED, IPC_NOWAIT) == NOTICE_BYTES)
-        if (is_told)
-            tell_line(&notice);
+    while (queue >= 0 && msgrcv(queue, &notice, NOTICE_BYTES, 0, IPC_NOWAIT) == NOTICE_BYTES)
+        switch (notice.type) {
+        case NOTICE_EXHAUSTED:
+            if (is_told)
+                tell_line(&notice);
+            break;
+        case NOTICE_LEDGER_PRIVATE:
+            add(notices, &notice);
+            break;
+        case NOTICE_LEDGER_LOST:
+            note_end(notices, &notice);
+            break;
+        default: // of a later library
+            break;
+        }
 }
 
-uint64_t run_notices_gather(struct report *report, const struct run_directory *directory) {
-    int queue = msgget(notice_key(directory->path), 0);
-    struct notice notice;
+uint64_t run_notices_gather(struct run_notices *notices, struct report *report,
+                            const struct run_directory *directory) {
     uint64_t leaks = 0;
-    while (queue >= 0 &&
-           msgrcv(queue, &notice, NOTICE_BYTES, NOTICE_LEDGER_LOST, IPC_NOWAIT) == NOTICE_BYTES) {
-        add_note(report, &notice);
-        leaks += notice.leaks;
+    run_notices_take(notices, directory, false);
+    for (uint32_t i = 0; i < notices->count; i++) {
+        report_one(report, &notices->list[i]);
+        leaks += notices->list[i].leaks;
     }
     return leaks;
-}
-
-void run_notices_end(const char *ledger_dir) {
-    int queue = msgget(notice_key(ledger_dir), 0);
-    if (queue >= 0)
-        msgctl(queue, IPC_RMID, NULL);
 }

@@ -12,13 +12,22 @@
 // Makes the queue. Without one (a kernel or a sandbox that has none) nothing can come.
 void run_notices_begin(const struct run_directory *directory);
 
-// Takes what has run out, and says it on the standard error where `is_told`.
-void run_notices_tell(const struct run_directory *directory, bool is_told);
-
-// Takes all others: a note in the report for each process. Returns how many sockets they leaked.
-uint64_t run_notices_gather(struct report *report, const struct run_directory *directory);
-
 // Removes the queue. Also the one of a directory that another run left behind.
 void run_notices_end(const char *ledger_dir);
+
+// What was taken so far of processes without a ledger file.
+struct run_notices;
+struct run_notices *run_notices_new(void);
+void run_notices_free(struct run_notices *notices); // NULL is allowed
+
+// Takes what has come, so that the queue does not fill up. What has run out is said on the standard
+// error at once, where `is_told`.
+void run_notices_take(struct run_notices *notices, const struct run_directory *directory,
+                      bool is_told);
+
+// Takes the last ones: a note in the report for each process that leaked, or ended without a report
+// of its own. Returns how many sockets they leaked.
+uint64_t run_notices_gather(struct run_notices *notices, struct report *report,
+                            const struct run_directory *directory);
 
 #endif

@@ -11,8 +11,9 @@
 
 enum notice_kind {
     NOTICE_LEDGER_LOST = 1, // the ledger of program `text` was private memory, and `leaks` sockets
-                            // were leaked
-    NOTICE_EXHAUSTED = 2    // `text` is a line of what a report at that moment says first
+                            // were leaked when it ended, which may be none
+    NOTICE_EXHAUSTED = 2,   // `text` is a line of what a report at that moment says first
+    NOTICE_LEDGER_PRIVATE = 3 // program `text` has its ledger in private memory from now on
 };
 
 // A message as msgsnd(2) has it. Whoever reads one trusts none of it.

@@ -9,6 +9,7 @@
 
 void (*tracker_before_ledger)(void);
 void (*tracker_on_first_birth)(void);
+void (*tracker_on_child)(void);
 HOT_DATA void (*tracker_on_activity)(void);
 HOT_THREAD_LOCAL uint32_t tracking_tid;
 
@@ -76,6 +77,6 @@ void tracker_continue_in_child(void) {
     unwinder_continue_in_child();
     if (owner_pid() != 0) // also without a ledger: see owner_expect_shared_memory()
         owner_claim();
-    if (ledger_exists())
-        ledger_continue_in_child();
+    if (ledger_exists() && ledger_continue_in_child() == 0 && tracker_on_child)
+        tracker_on_child();
 }

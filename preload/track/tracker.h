@@ -23,6 +23,9 @@
 extern void (*tracker_before_ledger)(void);
 extern void (*tracker_on_first_birth)(void);
 
+// Called in a forked child, once its ledger is its own.
+extern void (*tracker_on_child)(void);
+
 // Called, where it is set, after births and ends of stream, and before closes: nothing is held, and
 // the ledger says what the kernel says.
 extern void (*tracker_on_activity)(void);

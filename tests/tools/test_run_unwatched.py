@@ -561,6 +561,23 @@ class NoLedger(TestCase):
         self.assertEqual(done.returncode, 0)
         self.assertNotIn("could leave no ledger", done.stderr)
 
+    def test_one_that_was_killed_is_said(self):
+        """What it leaked nobody knows any more: that is no clean run, and no failed one."""
+        script, line = self.write("away.py", self.AWAY), self.write("line", "kill\n")
+        with open(line, encoding="ascii") as stdin:
+            done = sockleak("run", PYTHON, script, "eof=2", stdin=stdin)
+        self.assertEqual(done.returncode, 128 + signal.SIGKILL)
+        self.assertRegex(done.stderr, r"process \d+ \S*python\S* could leave no ledger and ended without a report of "
+                                      "its own: what it leaked is not known")
+
+    def test_so_is_its_child(self):
+        forks = "import os\nif os.fork():\n    os._exit(os.WTERMSIG(os.wait()[1]))\nline = sys"
+        script = self.write("forks.py", self.AWAY.replace("line = sys", forks))
+        with open(self.write("line", "kill\n"), encoding="ascii") as stdin:
+            done = sockleak("run", PYTHON, script, "eof=2", stdin=stdin)
+        self.assertEqual(done.returncode, 23, done.stderr)  # of its parent, which makes a report
+        self.assertEqual(len(re.findall("ended without a report of its own", done.stderr)), 1, done.stderr)
+
     @unittest.skipUnless(os.geteuid() == 0, "needs root")
     def test_a_worker_in_another_root_directory(self):
         imports, body = harness.LEAKER.strip().split("\n", 1)  # they are not there any more
