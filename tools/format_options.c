@@ -162,10 +162,13 @@ int format_options_accept(struct format_options *options, const char *command, i
 
 // --- all of them --------------------------------------------------------------------------------
 
-// A pipe, as of <(...), can be read only once: when it is needed.
+// A pipe, as of <(...), can be read only once: when it is needed. What is no file to read, as a
+// directory, is no different then.
 static bool can_be_read_twice(const char *path) {
     struct stat status;
-    return stat(path, &status) < 0 || S_ISREG(status.st_mode);
+    bool is_read_once = stat(path, &status) == 0 && !S_ISREG(status.st_mode) &&
+                        !S_ISDIR(status.st_mode) && !S_ISSOCK(status.st_mode);
+    return !is_read_once || access(path, R_OK) < 0;
 }
 
 // A mistake in these files must show before a command is run for an hour.

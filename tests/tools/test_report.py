@@ -328,6 +328,14 @@ class Rules(ReportCase):
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertIn("4 suppressed by 1 rule", done.stdout)
 
+    def test_rules_of_a_directory_are_refused_and_nothing_is_written(self):
+        rules, out = self.ledgers("idle_pool"), self.path("refused")
+        for command, what in (("report", rules), ("dump", os.getpid())):
+            done = harness.sockleak(command, "--suppressions=" + rules, "-o", out, what)
+            self.assertEqual((done.returncode, done.stdout), (2, ""), command)
+            self.assertIn(rules + ": cannot read the suppressions: Is a directory", done.stderr)
+            self.assertFalse(os.path.exists(out))
+
     def test_mistakes_are_said_with_file_and_line(self):
         rules = self.write("wrong", "leak:fine\nleek:handle\nverdict:none\n")
         done = self.run_report(self.ledgers("idle_pool"), "--suppressions=" + rules, status=2)

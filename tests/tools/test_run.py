@@ -7,6 +7,7 @@ import pty
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -80,6 +81,16 @@ class Status(harness.TestCase):
         self.assertIn(done.returncode, (1, 2))
         self.assertIn("/no/such/file: cannot ", done.stderr)
         self.assertFalse(os.path.exists(self.path("ran")))
+
+    def test_suppressions_that_cannot_be_read_are_refused_before_the_command_runs(self):
+        listening = socket.socket(socket.AF_UNIX)
+        self.addCleanup(listening.close)
+        listening.bind(self.path("listening"))
+        for each in (self.directory, self.path("listening")):
+            done = sockleak("run", f"--suppressions={each}", "-o", self.path("out"), "touch", self.path("ran"))
+            self.assertEqual(done.returncode, 2, done.stderr)
+            self.assertIn(f"--suppressions={each} cannot be used", done.stderr)
+            self.assertEqual(os.listdir(self.directory), ["listening"])
 
     def test_quiet_says_nothing(self):
         done = sockleak("run", "--quiet", FORGOTTEN)
