@@ -133,7 +133,7 @@ static int check(const struct dump *dump) {
         return error_usage(name, "--watch and --threads do not go together");
     if (dump->watch_ms && (!is_plain || shared->output || shared->suggest))
         return error_usage(name, "--watch writes text or JSON to the standard output only");
-    return format_options_check(shared, name);
+    return format_options_check(shared, name, NULL);
 }
 
 static int parse(struct dump *dump, int argc, char **argv, bool *wants_help) {

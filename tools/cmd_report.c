@@ -68,7 +68,7 @@ static int main_report(int argc, char **argv) {
             status = format_options_accept(&options, "report", c, optarg);
         }
     if (status == STATUS_OK)
-        status = format_options_check(&options, "report");
+        status = format_options_check(&options, "report", argv + optind);
     if (status == STATUS_OK && optind == argc)
         status = error_usage("report", "no ledger, JSON report or directory given");
     if (status == STATUS_OK)

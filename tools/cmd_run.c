@@ -162,8 +162,8 @@ static int parse(struct run *run, int argc, char **argv, bool *wants_help) {
                                  "sockets: use one of them");
     if (run->leak_after_ms)
         add_option(run, "leak_after=0"); // nor the one of SOCKLEAK_OPTIONS
-    return format_options_check(&run->shared,
-                                name); // files, too: before the command runs for an hour
+    // Files, too: before the command runs for an hour.
+    return format_options_check(&run->shared, name, NULL);
 }
 
 // --- before -------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 #include "format_options.h"
 #include "format.h"
+#include "format_clashes.h"
 #include "options.h"
 #include "suppress.h"
 #include "time_wait.h"
@@ -36,7 +37,7 @@ static int accept_format(struct format_options *options, const char *command,
     char name[16];
     const char *colon = strchr(argument, ':');
     size_t len = colon ? (size_t)(colon - argument) : strlen(argument);
-    struct format_output output = {.file = colon ? colon + 1 : NULL};
+    struct format_output output = {.argument = argument, .file = colon ? colon + 1 : NULL};
     snprintf(name, sizeof name, "%.*s", len < sizeof name ? (int)len : 0, argument);
     if (format_named(name, &output.format) < 0)
         return error_usage(command,
@@ -187,23 +188,21 @@ static int check_files(const struct format_options *options, const char *command
     return result;
 }
 
-int format_options_check(const struct format_options *options, const char *command) {
+int format_options_check(const struct format_options *options, const char *command,
+                         char *const *inputs) {
     uint32_t without_file = 0;
-    for (uint32_t i = 0; i < options->output_count; i++) {
-        const struct format_output *output = &options->outputs[i];
-        without_file += output->file == NULL;
-        const char *file = output->file ? output->file : options->output;
-        for (uint32_t k = 0; k < i; k++) {
-            const struct format_output *other = &options->outputs[k];
-            const char *others = other->file ? other->file : options->output;
-            if (file && others && strcmp(file, others) == 0)
-                return error_usage(command, "two formats would be written to %s", file);
-        }
-    }
+    for (uint32_t i = 0; i < options->output_count; i++)
+        without_file += options->outputs[i].file == NULL;
+    if (without_file > 1 && options->output)
+        return error_usage(command,
+                           "only one format can go to --output=%s: name a file for the others, as "
+                           "in --format=json:FILE",
+                           options->output);
     if (without_file > 1)
         return error_usage(command, "only one format can go to the standard output: name a file "
                                     "for the others, as in --format=json:FILE");
-    return check_files(options, command);
+    int status = format_clashes_check(options, command, inputs);
+    return status == STATUS_OK ? check_files(options, command) : status;
 }
 
 static int write_to(const struct format_options *options, const struct report *report,

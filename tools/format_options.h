@@ -10,7 +10,7 @@
 //             if ((status = format_options_accept(&shared, "run", c, optarg)) != 0)
 //                 return status; // said why; STATUS_USAGE
 //         }
-//     if ((status = format_options_check(&shared, "run")) != 0)
+//     if ((status = format_options_check(&shared, "run", NULL)) != 0)
 //         return status;
 //     ...
 //     report_finish(report, &shared.report);
@@ -68,7 +68,8 @@ extern const char format_options_help[];
 
 struct format_output {
     enum format format;
-    const char *file; // NULL: --output, or the stream given to format_options_write()
+    const char *argument; // of --format
+    const char *file;     // NULL: --output, or the stream given to format_options_write()
 };
 
 struct format_options {
@@ -96,9 +97,11 @@ struct format_options {
 int format_options_accept(struct format_options *options, const char *command, int option,
                           const char *argument);
 
-// What only shows when all are read: two outputs to one place, suppressions and baselines that
-// cannot be used. Returns as above.
-int format_options_check(const struct format_options *options, const char *command);
+// What only shows when all are read: two outputs to one place, or one to what is read; suppressions
+// and baselines that cannot be used. `inputs`, which NULL ends, are what the command reads besides;
+// NULL where there are none. Returns as above.
+int format_options_check(const struct format_options *options, const char *command,
+                         char *const *inputs);
 
 // "text" ... to its number. Returns 0 or -EINVAL; says nothing.
 int format_named(const char *name, enum format *out);

@@ -323,6 +323,9 @@ int report_add_ledger_source(struct report *report, const struct ledger_source *
 // with none is fine.
 int report_add_path(struct report *report, const char *file_or_directory);
 
+// Whether it reads a file of this name in a directory.
+bool report_reads_name(const char *name);
+
 // A process without a ledger, and why: "statically linked". `exe` may be NULL.
 int report_add_unwatched(struct report *report, uint32_t pid, const char *exe, const char *why);
 

@@ -104,8 +104,12 @@ static bool ends_in(const char *name, const char *end) {
     return len > end_len && strcmp(name + len - end_len, end) == 0;
 }
 
+bool report_reads_name(const char *name) {
+    return ends_in(name, ".ledger") || ends_in(name, ".json");
+}
+
 static int is_input(const struct dirent *entry) {
-    return ends_in(entry->d_name, ".ledger") || ends_in(entry->d_name, ".json");
+    return report_reads_name(entry->d_name);
 }
 
 // By name, and ledgers before what was told of them.

@@ -11,14 +11,14 @@ TOOLS_SHARED := preload/base/clock.c preload/base/format.c preload/base/program.
 
 # --- layer by layer: each uses only those above it ------------------------------------------------
 
-TOOLS_BASE := errors terminal arena utf8 suggest options regular_file move_file progress
+TOOLS_BASE := errors terminal arena utf8 suggest options regular_file move_file file_place progress
 TOOLS_SYSTEM := procfs diag listeners elf_facts remote thread_calls thread_registers_$(ARCH)
 TOOLS_MODEL := model questions ledger_reader ledger_stacks_reader json_values json_reader json_sites_reader sources observe live
 TOOLS_SYMBOLS := demangle module_file debug_lines symbolize
 TOOLS_JUDGE := judge causes holders explain group sites time_wait suppress baseline finish
 TOOLS_FORMATS := format text_lines format_text format_sites format_time_wait format_explain \
 	format_exhaustion format_limits format_threads format_json format_json_sites format_junit format_sarif format_github \
-	format_folded format_pprof format_options
+	format_folded format_pprof format_clashes format_options
 TOOLS_LIVE := visibility inspect reap remote_modules threads thread_stacks
 TOOLS_RUN := watch watch_run run_descendants run_directory run_environment run_spawn run_gather run_marks run_notices run_keep
 TOOLS_SCAN := scan_collect scan_group scan_text scan_json

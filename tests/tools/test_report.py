@@ -406,6 +406,92 @@ class Status(ReportCase):
         self.assertIn("could not be written", done.stderr)
 
 
+class Clashes(ReportCase):
+    """What is written must not be written over, nor what is read."""
+
+    def setUp(self):
+        self.ledger_dir = self.ledgers("idle_pool")
+        self.saved = self.path("saved.json")
+        if not os.path.exists(self.saved):
+            self.run_report(self.ledger_dir, "-q", "--format=json:" + self.saved)
+        self.place = tempfile.mkdtemp(prefix="clash-", dir=self.dir)
+
+    def sockleak(self, *arguments):
+        return harness.sockleak(*arguments, cwd=self.place)
+
+    def contents(self):
+        return {name: harness.read(os.path.join(self.place, name)) for name in os.listdir(self.place)
+                if os.path.isfile(os.path.join(self.place, name))}
+
+    def here(self, name, text=""):
+        with open(os.path.join(self.place, name), "w", encoding="utf-8") as file:
+            file.write(text)
+
+    def assert_refused(self, arguments, *words):
+        before = self.contents()
+        done = self.sockleak(*arguments)
+        self.assertEqual((done.returncode, done.stdout), (2, ""), arguments)
+        self.assertEqual(len(done.stderr.splitlines()), 1, done.stderr)
+        for word in (*words, "name another file"):
+            self.assertIn(word, done.stderr)
+        self.assertEqual(self.contents(), before)
+
+    def test_two_outputs_to_one_file_are_refused(self):
+        os.symlink("./both", os.path.join(self.place, "link"))
+        os.mkdir(os.path.join(self.place, "sub"))
+        for one, other in (("--output=both", "--format=json:both"), ("--format=text:both", "--format=json:./both"),
+                           ("--format=text:both", "--format=json:sub/../both"),
+                           ("--format=text:both", f"--format=json:{self.place}/both"),
+                           ("--output=both", "--format=sarif:link")):
+            with self.subTest(other):
+                self.assert_refused(["report", one, other, self.saved], one, other)
+                self.assert_refused(["run", one, other, "touch", "ran"], one, other)
+        self.here("both", "old")  # there already: by its inode
+        os.link(os.path.join(self.place, "both"), os.path.join(self.place, "hard"))
+        for other in ("--format=json:link", "--format=json:hard", "--format=json:./both"):
+            with self.subTest(other):
+                self.assert_refused(["report", "--output=both", other, self.saved], "--output=both", other)
+
+    def test_an_output_over_an_input_is_refused(self):
+        shutil.copy(self.saved, os.path.join(self.place, "led.json"))
+        os.symlink("led.json", os.path.join(self.place, "link"))
+        self.here("s", "leak:nobody\n")
+        for output in ("led.json", "./led.json", "link"):
+            self.assert_refused(["report", "-o", output, "led.json"], f"--output={output} ", "led.json")
+            self.assert_refused(["report", "--format=json:" + output, "led.json"], f"--format=json:{output} ")
+            self.assert_refused(["run", "--baseline=led.json", "-o", output, "touch", "ran"],
+                                f"--output={output} ", "--baseline=led.json")
+        self.assert_refused(["run", "--suppressions=s", "-o", "./s", "touch", "ran"], "--output=./s ",
+                            "--suppressions=s")
+        self.assert_refused(["dump", "--suppressions=s", "--format=json:s", os.getpid()], "--suppressions=s")
+
+    def test_an_output_over_a_file_of_an_input_directory_is_refused(self):
+        os.mkdir(os.path.join(self.place, "kept"))
+        shutil.copy(self.saved, os.path.join(self.place, "kept", "led.json"))
+        self.assert_refused(["report", "-o", "kept/led.json", "kept"], "--output=kept/led.json ", "kept:")
+        self.assert_refused(["report", "-o", "led.json", "--baseline=kept", "-o", "kept/led.json", self.saved],
+                            "--baseline=kept")
+        # What is not read from there, or not yet, may be written there.
+        for output in ("kept/text", "kept/new.json"):
+            self.assertEqual(self.sockleak("report", "-o", output, "kept").returncode, 0)
+
+    def test_streams_may_be_written_twice(self):
+        for options in (["-o", "/dev/null", "--format=json:/dev/null"],
+                        ["-o", "/dev/stdout", "--format=json:/dev/stdout"],
+                        ["-o", "/dev/stderr", "--format=json:/dev/stdout", "--format=sarif:/dev/stdout"],
+                        ["--suppressions=/dev/null", "-o", "/dev/null"]):
+            done = self.sockleak("report", *options, self.saved)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            with open(os.path.join(self.place, "all"), "w", encoding="utf-8") as file:
+                done = subprocess.run([SOCKLEAK, "report", *options, self.saved], stdout=file, stderr=file, check=False)
+            self.assertEqual(done.returncode, 0)
+
+    def test_two_files_are_two(self):
+        done = self.sockleak("report", "-o", "one", "--format=json:other", "--baseline=" + self.saved, self.saved)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(set(self.contents()), {"one", "other"})
+
+
 class Symbols(ReportCase):
     SOURCE = """
         #include <arpa/inet.h>
