@@ -182,7 +182,7 @@ const struct command command_scan = {
              "\n"
              "Exit status: 0; 23 with --fail-older where something is older; 1 where it\n"
              "could not look.\n",
-    .options = "      --pid=PID           this process only\n"
+    .options = "      --pid=PID           this process only, without TIME_WAIT\n"
                "      --port=PORT         this port only, ours or the peer's\n"
                "      --older=TIME        in CLOSE_WAIT for at least so long: 500ms, 30s, 5m, 2h\n"
                "      --fail-older=TIME   exit status 23 when one is in CLOSE_WAIT for longer\n"

@@ -48,7 +48,7 @@ struct scan_process {
     uint32_t not_accepted;
 };
 
-// TIME_WAIT of connections that this machine made.
+// TIME_WAIT of connections that this machine made. It is no process's.
 struct scan_destination {
     struct ledger_address local, peer; // port 0 in local
     uint32_t count;
@@ -57,6 +57,7 @@ struct scan_destination {
 };
 
 struct scan_result {
+    struct scan_filter filter;      // what was looked for
     struct scan_process *processes; // what hurts most first: most sockets, then the oldest
     uint32_t process_count;
     struct scan_destination *destinations; // most first
@@ -64,7 +65,7 @@ struct scan_result {
     uint32_t close_wait;   // distinct sockets; a forked process shares its parent's
     uint32_t not_accepted; // of those
     uint32_t oldest_ms;
-    uint32_t time_wait;             // all, also of accepted connections
+    uint32_t time_wait;             // all, also of accepted connections; not with filter.pid
     uint32_t namespaces;            // network namespaces looked at
     uint32_t blind_namespaces;      // and not: no permission
     uint32_t blind_processes;       // that live there

@@ -258,6 +258,7 @@ static int collect(struct collection *all) {
 
 int scan_take(const struct scan_filter *filter, struct scan_result *out) {
     memset(out, 0, sizeof *out);
+    out->filter = *filter;
     struct procfs_status status;
     if (filter->pid && procfs_status(filter->pid, &status) < 0)
         return -ESRCH;

@@ -89,19 +89,20 @@ static json_t *destination_of(const struct scan_destination *destination) {
 }
 
 static json_t *summary_of(const struct scan_result *result) {
-    return must(
-        json_pack("{s:I, s:I, s:I, s:o, s:I, s:I, s:I, s:I, s:I}", "close_wait",
-                  (json_int_t)result->close_wait, "not_accepted", (json_int_t)result->not_accepted,
-                  "processes", (json_int_t)result->process_count, "oldest_ms",
-                  result->close_wait ? json_integer(result->oldest_ms) : json_null(), "time_wait",
-                  (json_int_t)result->time_wait, "namespaces", (json_int_t)result->namespaces,
-                  "namespaces_not_seen", (json_int_t)result->blind_namespaces, "processes_not_seen",
-                  (json_int_t)result->blind_processes, "processes_not_readable",
-                  (json_int_t)result->unread_processes));
+    return must(json_pack(
+        "{s:I, s:I, s:I, s:o, s:o, s:I, s:I, s:I, s:I}", "close_wait",
+        (json_int_t)result->close_wait, "not_accepted", (json_int_t)result->not_accepted,
+        "processes", (json_int_t)result->process_count, "oldest_ms",
+        result->close_wait ? json_integer(result->oldest_ms) : json_null(), "time_wait",
+        result->filter.pid ? json_null() : json_integer(result->time_wait), "namespaces",
+        (json_int_t)result->namespaces, "namespaces_not_seen", (json_int_t)result->blind_namespaces,
+        "processes_not_seen", (json_int_t)result->blind_processes, "processes_not_readable",
+        (json_int_t)result->unread_processes));
 }
 
 void scan_write_json(const struct scan_result *result, bool compact, FILE *out) {
-    json_t *processes = must(json_array()), *destinations = must(json_array());
+    json_t *processes = must(json_array());
+    json_t *destinations = must(result->filter.pid ? json_null() : json_array());
     for (uint32_t i = 0; i < result->process_count; i++)
         json_array_append_new(processes, process_of(&result->processes[i]));
     for (uint32_t i = 0; i < result->destination_count; i++)

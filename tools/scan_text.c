@@ -135,6 +135,18 @@ static bool has_nobodys(const struct scan_result *result) {
     return false;
 }
 
+static void write_time_wait_sum(const struct scan_result *result, FILE *out) {
+    if (result->filter.pid)
+        return;
+    fprintf(out, "%" PRIu32 " in TIME_WAIT", result->time_wait);
+    if (result->filter.port)
+        fprintf(out, " of port %u", result->filter.port);
+    if (result->last_port)
+        fprintf(out, "; local ports for each destination: %u-%u", result->first_port,
+                result->last_port);
+    fputc('\n', out);
+}
+
 static void write_summary(const struct scan_result *result, FILE *out) {
     fprintf(out, "%" PRIu32 " socket%s in CLOSE_WAIT", result->close_wait,
             result->close_wait == 1 ? "" : "s");
@@ -146,11 +158,8 @@ static void write_summary(const struct scan_result *result, FILE *out) {
                 "\n%" PRIu32
                 " of them not accepted yet: they wait for their program to call accept",
                 result->not_accepted);
-    fprintf(out, "\n%" PRIu32 " in TIME_WAIT", result->time_wait);
-    if (result->last_port)
-        fprintf(out, "; local ports for each destination: %u-%u", result->first_port,
-                result->last_port);
     fputc('\n', out);
+    write_time_wait_sum(result, out);
     // Where each socket has its process, those have none of them.
     if (result->unread_processes && has_nobodys(result))
         fprintf(out,

@@ -300,6 +300,16 @@ sys.exit(subprocess.call(sys.argv[1:]))
         self.assertEqual(document["time_wait"], [])
         self.assertEqual(document["summary"]["time_wait"], 5)
 
+    def test_of_a_process_there_is_none(self):
+        process, port = self.leaker("fin=1")
+        document = scan("--pid", process.pid)
+        self.assertEqual((document["time_wait"], document["summary"]["time_wait"]), (None, None))
+        self.assertNotIn("TIME_WAIT", sockleak("scan", "--pid", process.pid, "--port", port).stdout)
+
+    def test_of_a_port_it_is_named(self):
+        self.assertRegex(sockleak("scan", "--port", 1).stdout, r"(?m)^0 in TIME_WAIT of port 1(;|$)")
+        self.assertRegex(sockleak("scan").stdout, r"(?m)^\d+ in TIME_WAIT(;|$)")
+
 
 class Command(harness.TestCase):
     def test_table(self):
