@@ -137,7 +137,8 @@ static int look_once(const struct scan_options *options) {
         scan_write_json(&result, options->watch_ms != 0, stdout);
     else
         write_text(options, &result);
-    bool fails = result.close_wait && result.oldest_ms > options->fail_older_ms;
+    bool fails = result.oldest_ms > options->fail_older_ms ||
+                 result.younger_oldest_ms > options->fail_older_ms;
     scan_free(&result);
     return command_finish_output(fails ? STATUS_LEAK : STATUS_OK);
 }
@@ -185,7 +186,8 @@ const struct command command_scan = {
     .options = "      --pid=PID           this process only, without TIME_WAIT\n"
                "      --port=PORT         this port only, ours or the peer's\n"
                "      --older=TIME        in CLOSE_WAIT for at least so long: 500ms, 30s, 5m, 2h\n"
-               "      --fail-older=TIME   exit status 23 when one is in CLOSE_WAIT for longer\n"
+               "      --fail-older=TIME   exit status 23 when one is in CLOSE_WAIT for longer,\n"
+               "                          also one that --older leaves out\n"
                "      --watch[=SECONDS]   again and again, every 2 seconds; with --fail-older\n"
                "                          until then\n"
                "      --peers=N           peers listed for each process (3)\n"

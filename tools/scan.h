@@ -12,7 +12,7 @@
 struct scan_filter {
     pid_t pid;         // 0: all
     uint16_t port;     // local or the peer's; 0: all
-    uint64_t older_ms; // in CLOSE_WAIT for at least this long
+    uint64_t older_ms; // in CLOSE_WAIT for at least this long; what is younger is only counted
 };
 
 struct scan_socket {
@@ -65,6 +65,8 @@ struct scan_result {
     uint32_t close_wait;   // distinct sockets; a forked process shares its parent's
     uint32_t not_accepted; // of those
     uint32_t oldest_ms;
+    uint32_t younger; // than filter.older_ms: in nothing of the above
+    uint32_t younger_oldest_ms;
     uint32_t time_wait;             // all, also of accepted connections; not with filter.pid
     uint32_t namespaces;            // network namespaces looked at
     uint32_t blind_namespaces;      // and not: no permission

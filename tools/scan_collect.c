@@ -44,8 +44,7 @@ static bool is_wanted(const struct scan_filter *filter, const struct diag_socket
 
 static bool is_wanted_close_wait(const struct scan_filter *filter,
                                  const struct diag_socket *socket) {
-    return socket->state == STATE_CLOSE_WAIT && socket->last_ack_recv_ms >= filter->older_ms &&
-           is_wanted(filter, socket);
+    return socket->state == STATE_CLOSE_WAIT && is_wanted(filter, socket);
 }
 
 static void add_waiting(struct namespace *space, const struct diag_socket *socket) {
@@ -205,6 +204,16 @@ static void add_unattributed(struct collection *all, struct namespace *space) {
 
 // --- all together -------------------------------------------------------------------------------
 
+static void count_close_wait(struct scan_result *result, const struct diag_socket *socket) {
+    bool is_younger = scan_is_younger(&result->filter, socket);
+    uint32_t *oldest_ms = is_younger ? &result->younger_oldest_ms : &result->oldest_ms;
+    if (socket->last_ack_recv_ms > *oldest_ms)
+        *oldest_ms = socket->last_ack_recv_ms;
+    result->younger += is_younger;
+    result->close_wait += !is_younger;
+    result->not_accepted += !is_younger && socket->inode == 0;
+}
+
 static void count_namespace(struct collection *all, struct namespace *space) {
     struct scan_result *result = all->result;
     if (space->error < 0) {
@@ -217,12 +226,8 @@ static void count_namespace(struct collection *all, struct namespace *space) {
         add_unattributed(all, space);
     for (size_t i = 0; i < space->table.count; i++) {
         const struct diag_socket *socket = &space->table.sockets[i];
-        if (space->attributed[i]) {
-            result->close_wait++;
-            result->not_accepted += socket->inode == 0;
-            if (socket->last_ack_recv_ms > result->oldest_ms)
-                result->oldest_ms = socket->last_ack_recv_ms;
-        }
+        if (space->attributed[i])
+            count_close_wait(result, socket);
         if (socket->state != STATE_TIME_WAIT || all->filter->pid || !is_wanted(all->filter, socket))
             continue;
         result->time_wait++;

@@ -128,7 +128,47 @@ static int worst_first(const void *left, const void *right) {
     return a->pid < b->pid ? -1 : a->pid > b->pid;
 }
 
+// --- what is left out ---------------------------------------------------------------------------
+
+bool scan_is_younger(const struct scan_filter *filter, const struct diag_socket *socket) {
+    return socket->last_ack_recv_ms < filter->older_ms;
+}
+
+static void free_process(struct scan_process *process) {
+    for (uint32_t i = 0; i < process->socket_count; i++)
+        free(process->sockets[i].fds);
+    free(process->sockets);
+    free(process->peers);
+    free(process->title);
+}
+
+static void drop_younger_of(struct scan_process *process, const struct scan_filter *filter) {
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < process->socket_count; i++)
+        if (scan_is_younger(filter, &process->sockets[i].kernel))
+            free(process->sockets[i].fds);
+        else
+            process->sockets[kept++] = process->sockets[i];
+    process->socket_count = kept;
+}
+
+static void drop_younger(struct scan_result *result) {
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < result->process_count; i++) {
+        struct scan_process *process = &result->processes[i];
+        drop_younger_of(process, &result->filter);
+        if (process->socket_count)
+            result->processes[kept++] = *process;
+        else
+            free_process(process);
+    }
+    result->process_count = kept;
+}
+
+// --- all together -------------------------------------------------------------------------------
+
 void scan_group(struct scan_result *result) {
+    drop_younger(result);
     for (uint32_t i = 0; i < result->process_count; i++) {
         struct scan_process *process = &result->processes[i];
         qsort(process->sockets, process->socket_count, sizeof *process->sockets, oldest_first);
@@ -141,14 +181,8 @@ void scan_group(struct scan_result *result) {
 }
 
 void scan_free(struct scan_result *result) {
-    for (uint32_t i = 0; i < result->process_count; i++) {
-        struct scan_process *process = &result->processes[i];
-        for (uint32_t j = 0; j < process->socket_count; j++)
-            free(process->sockets[j].fds);
-        free(process->sockets);
-        free(process->peers);
-        free(process->title);
-    }
+    for (uint32_t i = 0; i < result->process_count; i++)
+        free_process(&result->processes[i]);
     free(result->processes);
     free(result->destinations);
     memset(result, 0, sizeof *result);

@@ -90,10 +90,11 @@ static json_t *destination_of(const struct scan_destination *destination) {
 
 static json_t *summary_of(const struct scan_result *result) {
     return must(json_pack(
-        "{s:I, s:I, s:I, s:o, s:o, s:I, s:I, s:I, s:I}", "close_wait",
+        "{s:I, s:I, s:I, s:o, s:I, s:o, s:I, s:I, s:I, s:I}", "close_wait",
         (json_int_t)result->close_wait, "not_accepted", (json_int_t)result->not_accepted,
         "processes", (json_int_t)result->process_count, "oldest_ms",
-        result->close_wait ? json_integer(result->oldest_ms) : json_null(), "time_wait",
+        result->close_wait ? json_integer(result->oldest_ms) : json_null(), "younger",
+        (json_int_t)result->younger, "time_wait",
         result->filter.pid ? json_null() : json_integer(result->time_wait), "namespaces",
         (json_int_t)result->namespaces, "namespaces_not_seen", (json_int_t)result->blind_namespaces,
         "processes_not_seen", (json_int_t)result->blind_processes, "processes_not_readable",

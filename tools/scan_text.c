@@ -159,6 +159,10 @@ static void write_summary(const struct scan_result *result, FILE *out) {
                 " of them not accepted yet: they wait for their program to call accept",
                 result->not_accepted);
     fputc('\n', out);
+    if (result->younger)
+        fprintf(out, "%" PRIu32 " younger than --older %s left out, the oldest for %s\n",
+                result->younger, result->younger == 1 ? "is" : "are",
+                age(result->younger_oldest_ms));
     write_time_wait_sum(result, out);
     // Where each socket has its process, those have none of them.
     if (result->unread_processes && has_nobodys(result))

@@ -326,6 +326,19 @@ class Command(harness.TestCase):
         for limit, status in (("100ms", 23), ("1h", 0)):
             self.assertEqual(sockleak("scan", "--port", port, f"--fail-older={limit}").returncode, status)
 
+    def test_fail_older_judges_what_older_leaves_out_too(self):
+        process, port = self.leaker("fin=2", "data=1")
+        time.sleep(0.3)
+        for which in (["--port", port], ["--pid", process.pid]):
+            for limit, status in (("100ms", 23), ("1h", 0)):
+                done = sockleak("scan", *which, "--older=30m", f"--fail-older={limit}")
+                self.assertEqual(done.returncode, status, which)
+                self.assertRegex(done.stdout, r"\A0 sockets in CLOSE_WAIT\n"
+                                 r"3 younger than --older are left out, the oldest for [\d.]+ m?s\n")
+            document = scan(*which, "--older=30m", "--fail-older=100ms")
+            self.assertEqual((document["processes"], document["summary"]["younger"]), ([], 3))
+            self.assertEqual(scan(*which)["summary"]["younger"], 0)
+
     def test_nothing_to_fail_for(self):
         server = socket.create_server(("127.0.0.1", 0))
         self.addCleanup(server.close)
@@ -358,7 +371,7 @@ class Command(harness.TestCase):
     @unittest.skipUnless(harness.valgrind_can_run(), "no valgrind, or a sanitized build")
     def test_valgrind_has_nothing_to_say(self):
         process, _ = self.leaker("eof=2", "fin=2")
-        for options in ([], ["--json"], ["--pid", str(process.pid)]):
+        for options in ([], ["--json"], ["--pid", str(process.pid)], ["--older=1h"]):
             done = subprocess.run(
                 ["valgrind", "-q", "--leak-check=full", "--error-exitcode=99", SOCKLEAK, "scan", *options],
                 capture_output=True, text=True, check=False)
