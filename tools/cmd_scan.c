@@ -64,7 +64,8 @@ static int accept_number(struct scan_options *options, int c) {
         options->filter.port = (uint16_t)number;
         return status;
     default:
-        status = option_accept_number(name, "peers", optarg, "a number", 0, UINT32_MAX, &number);
+        status = option_accept_number(name, "peers", optarg, "a number from 0 to 4294967295", 0,
+                                      UINT32_MAX, &number);
         options->look.peers_max = (uint32_t)number;
         return status;
     }

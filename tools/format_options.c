@@ -107,8 +107,8 @@ static int accept_value(struct format_options *options, const char *command, int
         options->render.show_all = word == 1;
         return status;
     case OPTION_MAX_SOCKETS:
-        status = option_accept_number(command, "max-sockets", argument, "a number", 0, 1000000000,
-                                      &number);
+        status = option_accept_number(command, "max-sockets", argument,
+                                      "a number from 0 to 1000000000", 0, 1000000000, &number);
         options->render.max_sockets = (uint32_t)number;
         return status;
     case OPTION_COLOR:

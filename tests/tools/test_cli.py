@@ -107,6 +107,10 @@ class Mistakes(harness.TestCase):
             (["scan", "--port=70000"], "--port 70000: is not a port"),
             (["scan", "--pid=self"], "--pid self: is not a process id"),
             (["scan", "--format=xml"], "--format xml: is not text or json"),
+            (["report", "--max-sockets=99999999999", "x"],
+             "--max-sockets 99999999999: is not a number from 0 to 1000000000 "),
+            (["run", "--max-sockets=few", "true"], "--max-sockets few: is not a number from 0 to 1000000000 "),
+            (["scan", "--peers=99999999999"], "--peers 99999999999: is not a number from 0 to 4294967295 "),
             (["scan", "--wacth"], "did you mean '--watch'"),
         ):
             with self.subTest(arguments):
