@@ -122,8 +122,8 @@ static int accept_option(struct run *run, int c, char **argv) {
         run->quiet = true;
         return STATUS_OK;
     case OPTION_LEDGER_DIR:
-        run->ledger_dir = optarg;
-        return STATUS_OK;
+        return option_accept_name(name, "ledger-dir", optarg, "a directory's name",
+                                  &run->ledger_dir);
     case OPTION_LIBRARY_OPTION:
         return accept_library_option(run, optarg);
     case OPTION_SIGNAL:

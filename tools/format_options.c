@@ -84,9 +84,35 @@ static int accept_fail_on(struct format_options *options, const char *command,
     return 0;
 }
 
-static void append(const char ***list, uint32_t count, const char *element) {
-    *list = must_reallocate(*list, count + 1, sizeof **list);
-    (*list)[count] = element;
+static int accept_file(const char *command, const char *option, const char *argument,
+                       const char **out) {
+    return option_accept_name(command, option, argument, "a file name", out);
+}
+
+// One more of the list that *count counts.
+static int append_file(const char *command, const char *option, const char *argument,
+                       const char ***list, uint32_t *count) {
+    *list = must_reallocate(*list, *count + 1, sizeof **list);
+    int status = accept_file(command, option, argument, &(*list)[*count]);
+    *count += status == STATUS_OK;
+    return status;
+}
+
+static int accept_input(struct format_options *options, const char *command, int option,
+                        const char *argument) {
+    struct report_options *report = &options->report;
+    int status;
+    if (option == OPTION_SUPPRESSIONS) {
+        status = append_file(command, "suppressions", argument, &options->suppressions,
+                             &report->suppression_count);
+        report->suppression_files = options->suppressions;
+        return status;
+    }
+    status =
+        append_file(command, "baseline", argument, &options->baselines, &report->baseline_count);
+    report->baseline_files = options->baselines;
+    options->status_asked = true;
+    return status;
 }
 
 static int accept_value(struct format_options *options, const char *command, int option,
@@ -127,17 +153,10 @@ int format_options_accept(struct format_options *options, const char *command, i
         return accept_format(options, command, argument);
     case 'o':
     case OPTION_OUTPUT:
-        options->output = argument;
-        return 0;
+        return accept_file(command, "output", argument, &options->output);
     case OPTION_SUPPRESSIONS:
-        append(&options->suppressions, options->report.suppression_count++, argument);
-        options->report.suppression_files = options->suppressions;
-        return 0;
     case OPTION_BASELINE:
-        append(&options->baselines, options->report.baseline_count++, argument);
-        options->report.baseline_files = options->baselines;
-        options->status_asked = true;
-        return 0;
+        return accept_input(options, command, option, argument);
     case OPTION_FAIL_ON:
         return accept_fail_on(options, command, argument);
     case 'v':

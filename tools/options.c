@@ -129,6 +129,14 @@ int option_accept_watch(const char *command, const char *argument, uint64_t *out
     return status;
 }
 
+int option_accept_name(const char *command, const char *option, const char *argument,
+                       const char *what, const char **out) {
+    if (!argument[0])
+        return error_usage(command, "--%s=: %s must follow", option, what);
+    *out = argument;
+    return STATUS_OK;
+}
+
 int option_accept_word(const char *command, const char *option, const char *argument,
                        const char *const *words, unsigned *out) {
     char list[128] = "";

@@ -31,6 +31,10 @@ int option_accept_time(const char *command, const char *option, const char *argu
 // The same for --watch[=TIME], which has a value of its own where `argument` is NULL.
 int option_accept_watch(const char *command, const char *argument, uint64_t *out_ms);
 
+// A name, and not an empty one. `what` it is goes into the message: "a file name".
+int option_accept_name(const char *command, const char *option, const char *argument,
+                       const char *what, const char **out);
+
 // One of `words`, which NULL ends: its index.
 int option_accept_word(const char *command, const char *option, const char *argument,
                        const char *const *words, unsigned *out);

@@ -111,6 +111,11 @@ class Mistakes(harness.TestCase):
              "--max-sockets 99999999999: is not a number from 0 to 1000000000 "),
             (["run", "--max-sockets=few", "true"], "--max-sockets few: is not a number from 0 to 1000000000 "),
             (["scan", "--peers=99999999999"], "--peers 99999999999: is not a number from 0 to 4294967295 "),
+            (["run", "--output=", "true"], "--output=: a file name must follow "),
+            (["report", "-o", "", "x"], "--output=: a file name must follow "),
+            (["report", "--suppressions=", "x"], "--suppressions=: a file name must follow "),
+            (["dump", "--baseline=", "1"], "--baseline=: a file name must follow "),
+            (["run", "--ledger-dir=", "true"], "--ledger-dir=: a directory's name must follow "),
             (["scan", "--wacth"], "did you mean '--watch'"),
         ):
             with self.subTest(arguments):
