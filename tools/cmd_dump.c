@@ -123,15 +123,27 @@ static int accept(struct dump *dump, int c, char **argv) {
                                 : format_options_accept(&dump->shared, name, c, optarg);
 }
 
+// What --watch, which shows how findings grow, has no place for.
+static const char *not_to_be_watched(const struct dump *dump) {
+    const struct format_options *shared = &dump->shared;
+    return dump->threads              ? "threads"
+           : shared->render.sites     ? "sites"
+           : shared->render.explain   ? "explain"
+           : shared->render.time_wait ? "time-wait"
+           : shared->suggest          ? "suggest"
+                                      : NULL;
+}
+
 static int check(const struct dump *dump) {
     const struct format_options *shared = &dump->shared;
+    const char *other = not_to_be_watched(dump);
     bool is_plain =
         shared->output_count == 0 ||
         (shared->output_count == 1 && !shared->outputs[0].file &&
          (shared->outputs[0].format == FORMAT_TEXT || shared->outputs[0].format == FORMAT_JSON));
-    if (dump->watch_ms && dump->threads)
-        return error_usage(name, "--watch and --threads do not go together");
-    if (dump->watch_ms && (!is_plain || shared->output || shared->suggest))
+    if (dump->watch_ms && other)
+        return error_usage(name, "--watch and --%s do not go together", other);
+    if (dump->watch_ms && (!is_plain || shared->output))
         return error_usage(name, "--watch writes text or JSON to the standard output only");
     return format_options_check(shared, name, NULL);
 }

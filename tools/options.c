@@ -124,6 +124,8 @@ int option_accept_time(const char *command, const char *option, const char *argu
 int option_accept_watch(const char *command, const char *argument, uint64_t *out_ms) {
     *out_ms = WATCH_MS;
     int status = argument ? accept_time(command, "watch", '=', argument, out_ms) : STATUS_OK;
+    if (status == STATUS_OK && *out_ms == 0)
+        return error_usage(command, "--watch=%s: is not a time that is longer than 0", argument);
     if (*out_ms < WATCH_MIN_MS)
         *out_ms = WATCH_MIN_MS;
     return status;

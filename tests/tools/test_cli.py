@@ -116,6 +116,7 @@ class Mistakes(harness.TestCase):
             (["report", "--suppressions=", "x"], "--suppressions=: a file name must follow "),
             (["dump", "--baseline=", "1"], "--baseline=: a file name must follow "),
             (["run", "--ledger-dir=", "true"], "--ledger-dir=: a directory's name must follow "),
+            (["scan", "--watch=0"], "--watch=0: is not a time that is longer than 0"),
             (["scan", "--wacth"], "did you mean '--watch'"),
         ):
             with self.subTest(arguments):

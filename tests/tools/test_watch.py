@@ -154,7 +154,13 @@ class Dump(Case):
     def test_mistakes(self):
         for options, pattern in ((["--watch=soon"], "--watch=soon: is not a time"),
                                  (["--watch", "--format=sarif"], "text or JSON"),
-                                 (["--watch", "--output=x"], "text or JSON")):
+                                 (["--watch", "--output=x"], "text or JSON"),
+                                 (["--watch=0"], "--watch=0: is not a time that is longer than 0"),
+                                 (["--watch", "--threads"], "--watch and --threads do not go together"),
+                                 (["--watch", "--sites"], "--watch and --sites do not go together"),
+                                 (["--watch", "--explain"], "--watch and --explain do not go together"),
+                                 (["--watch", "--time-wait"], "--watch and --time-wait do not go together"),
+                                 (["--watch", "--suggest"], "--watch and --suggest do not go together")):
             done = sockleak("dump", *options, os.getpid())
             self.assertEqual(done.returncode, 2)
             self.assert_one_line(done.stderr, pattern)
