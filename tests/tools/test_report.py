@@ -48,6 +48,52 @@ def expected(name):
     return int(count), verdict, birth, None if eof == "-" else eof
 
 
+class Schema:
+    """What the schema of the report says of a key, without the package jsonschema."""
+
+    def __init__(self):
+        with open(SCHEMA, encoding="utf-8") as file:
+            self.document = json.load(file)
+
+    def branches(self, node):
+        """The node and all that it refers to."""
+        yield node
+        if "$ref" in node:
+            yield from self.branches(self.document["$defs"][node["$ref"].rsplit("/", 1)[1]])
+        for each in node.get("anyOf", []) + node.get("allOf", []):
+            yield from self.branches(each)
+
+    def properties(self, node):
+        return {key: value for branch in self.branches(node) for key, value in branch.get("properties", {}).items()}
+
+    def unnamed(self, value, node=None, path=""):
+        """The keys of a document that are no properties in the schema."""
+        node = node or self.document
+        if isinstance(value, list):
+            items = [branch["items"] for branch in self.branches(node) if "items" in branch]
+            return {found for each in value for found in self.unnamed(each, items[0], path + "[]")}
+        if not isinstance(value, dict):
+            return set()
+        properties = self.properties(node)
+        found = {f"{path}.{key}" for key in value if key not in properties}
+        return found.union(*(self.unnamed(each, properties[key], f"{path}.{key}")
+                             for key, each in value.items() if key in properties))
+
+    def undescribed(self, name, node):
+        """The counters below a node that do not say what they count."""
+        is_counter = (node.get("$ref", "").rsplit("/", 1)[-1] in ("count", "count_or_null", "rate", "rate_or_null")
+                      and name.rsplit(".", 1)[-1] not in ("pid", "ppid", "tid", "inode"))
+        found = [name] if is_counter and "description" not in node else []
+        for key in ("properties", "$defs"):
+            for name_below, below in node.get(key, {}).items():
+                found += self.undescribed(f"{name}.{name_below}", below)
+        for below in node.get("anyOf", []) + node.get("allOf", []):
+            found += self.undescribed(name, below)
+        # What an array is of is described where the array is.
+        return found + (self.undescribed(name + "[]", node["items"]) if "$ref" not in node.get("items", {"$ref": ""})
+                        else [])
+
+
 class ReportCase(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
@@ -166,6 +212,17 @@ class Formats(ReportCase):
         for arguments in (["--show=all"], ["--show=leaks"]):
             errors = list(validator.iter_errors(self.json(*self.all_ledgers(), *arguments)))
             self.assertEqual(errors, [])
+
+    def test_every_key_is_a_property_in_the_schema(self):
+        document = self.json(*self.all_ledgers(), "--show=all")
+        findings = [each for process in document["processes"] for each in process["findings"]]
+        self.assertTrue(any(each["error"] for each in findings))
+        self.assertTrue(any(each["active_close"] for each in document["sites"]))
+        self.assertEqual(Schema().unnamed(document), set())
+
+    def test_every_counter_is_described_in_the_schema(self):
+        schema = Schema()
+        self.assertEqual(schema.undescribed("", schema.document), [])
 
     def test_json_comes_back_as_it_was(self):
         ledgers = self.all_ledgers()
