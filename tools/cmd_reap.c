@@ -29,7 +29,8 @@ static const char name[] = "reap";
 
 struct reap_options {
     struct reap reap;
-    bool has_age, dry_run, yes, json;
+    const char *older; // as written; NULL: not given
+    bool dry_run, yes, json;
 };
 
 static const struct option long_options[] = {{"help", no_argument, NULL, 'h'},
@@ -78,7 +79,7 @@ static int accept(struct reap_options *options, int c, char **argv) {
     int status;
     switch (c) {
     case OPTION_OLDER:
-        options->has_age = true;
+        options->older = optarg;
         return option_accept_time(name, "older", optarg, &options->reap.older_ms);
     case OPTION_VERDICT:
         return accept_verdicts(options, optarg);
@@ -147,17 +148,27 @@ static uint32_t count_of(const struct reap *reap, enum reap_result result) {
     return count;
 }
 
+static void write_sum(const struct reap_options *options, FILE *out) {
+    const struct reap *reap = &options->reap;
+    uint32_t done = count_of(reap, options->yes ? REAP_DESTROYED : REAP_LISTED);
+    uint32_t all = reap->younger ? reap->count + reap->younger : done;
+    fprintf(out, "%s%u ", reap->count ? "\n" : "", done);
+    if (reap->younger)
+        fprintf(out, "of %u ", all);
+    fprintf(out, "socket%s of process %d %s", all == 1 ? "" : "s", (int)reap->pid,
+            options->yes ? "destroyed" : "would be destroyed");
+    if (reap->count > done)
+        fprintf(out, ", %u not", reap->count - done);
+    if (reap->younger)
+        fprintf(out, " (%u younger than --older=%s)", reap->younger, options->older);
+    fputs(!options->yes && done ? "; nothing was done: --yes does it\n" : "\n", out);
+}
+
 static void write_text(const struct reap_options *options, FILE *out) {
     const struct reap *reap = &options->reap;
     for (uint32_t i = 0; i < reap->count; i++)
         write_socket(&reap->sockets[i], out);
-    uint32_t done = count_of(reap, options->yes ? REAP_DESTROYED : REAP_LISTED);
-    fprintf(out, "%s%u socket%s of process %d %s", reap->count ? "\n" : "", done,
-            done == 1 ? "" : "s", (int)reap->pid,
-            options->yes ? "destroyed" : "would be destroyed");
-    if (reap->count > done)
-        fprintf(out, ", %u not", reap->count - done);
-    fputs(!options->yes && done ? "; nothing was done: --yes does it\n" : "\n", out);
+    write_sum(options, out);
 }
 
 static json_t *json_of(const struct reap_socket *reaped) {
@@ -192,6 +203,7 @@ static void write_json(const struct reap_options *options, FILE *out) {
     for (uint32_t i = 0; i < reap->count; i++)
         format_json_append(sockets, json_of(&reap->sockets[i]));
     format_json_set(document, "sockets", sockets);
+    format_json_set(document, "younger", format_json_number(reap->younger));
     json_dumpf(document, out, JSON_INDENT(2));
     fputc('\n', out);
     json_decref(document);
@@ -291,7 +303,7 @@ static int reap_main(int argc, char **argv) {
         status = option_pid(name, argc, argv, &options.reap.pid);
     if (status != STATUS_OK)
         return status;
-    if (!options.has_age)
+    if (!options.older)
         return error_usage(name,
                            "how old must a socket be? Give --older=TIME, such as --older=60s");
     if (options.yes && options.dry_run)

@@ -71,6 +71,8 @@ static void add_finding(struct reap *reap, const struct report_finding *finding)
         uint64_t age_ms = age_of(finding->sockets[i]);
         if (age_ms >= reap->older_ms)
             add(reap, finding, finding->sockets[i], age_ms);
+        else
+            reap->younger++;
     }
 }
 
@@ -145,7 +147,7 @@ void reap_free(struct reap *reap) {
     free(reap->sockets);
     reap->link = NULL;
     reap->sockets = NULL;
-    reap->count = reap->listed = 0;
+    reap->count = reap->listed = reap->younger = 0;
 }
 
 const char *reap_result_name(enum reap_result result) {

@@ -43,6 +43,7 @@ struct reap {
     struct diag_link *link;
     struct reap_socket *sockets; // by their first fd
     uint32_t count, listed;
+    uint32_t younger; // wanted, but for their age: not among the sockets
 };
 
 // Opens the line to the kernel. Before the process is looked at: an inode that is used again after

@@ -192,7 +192,19 @@ class Listing(Case):
 
     def test_what_is_younger_is_not_listed(self):
         process, _ = self.serve()
-        self.assertEqual(self.reap(process, "--older=1h")["sockets"], [])
+        document = self.reap(process, "--older=1h")
+        self.assertEqual((document["sockets"], document["younger"]), ([], len(LEAKED | {"reset"})))
+        self.assertEqual(self.reap(process, OLDER)["younger"], 0)
+
+    def test_what_is_younger_is_counted(self):
+        process, _ = self.serve(LD_PRELOAD=harness.LIBRARY)
+        for options, verb in (([], "would be destroyed"), (["--yes"], "destroyed")):
+            done = sockleak("reap", "--older=1h", *options, process.pid)
+            self.assert_one_line(done.stdout, rf"^0 of 5 sockets of process {process.pid} {verb} "
+                                 r"\(5 younger than --older=1h\)$")
+            done = sockleak("reap", "--older=1h", "--verdict=data-unread", *options, process.pid)
+            self.assert_one_line(done.stdout, rf"^0 of 1 socket of process {process.pid} {verb} "
+                                 r"\(1 younger than --older=1h\)$")
 
     def test_verdicts_choose(self):
         process, made = self.serve(LD_PRELOAD=harness.LIBRARY)
