@@ -127,12 +127,32 @@ static void write_time_wait(const struct scan_result *result, const struct scan_
     fputc('\n', out);
 }
 
-// Whether a socket is left over of which no process is known.
-static bool has_nobodys(const struct scan_result *result) {
+// Sockets of which no process is known.
+static uint32_t count_nobodys(const struct scan_result *result) {
+    uint32_t count = 0;
     for (uint32_t i = 0; i < result->process_count; i++)
-        if (result->processes[i].pid == 0)
-            return true;
-    return false;
+        count += result->processes[i].pid == 0 ? result->processes[i].socket_count : 0;
+    return count;
+}
+
+// Sockets that are nobody's stand in one row for each user: that is no process.
+static void write_whose(const struct scan_result *result, FILE *out) {
+    uint32_t processes = 0, nobodys = count_nobodys(result);
+    for (uint32_t i = 0; i < result->process_count; i++)
+        processes += result->processes[i].pid != 0;
+    if (processes && nobodys)
+        fprintf(out, ", %" PRIu32, result->close_wait - nobodys);
+    if (processes)
+        fprintf(out, " in %" PRIu32 " process%s", processes, processes == 1 ? "" : "es");
+    if (processes && nobodys)
+        fprintf(out, " and %" PRIu32, nobodys);
+    // One that nobody has may be on its way to a process: unix(7), SCM_RIGHTS.
+    if (nobodys)
+        fprintf(out, "%s whose process%s", processes ? "" : ",",
+                result->unread_processes
+                    ? nobodys == 1 ? " may not be looked at" : "es may not be looked at"
+                : nobodys == 1 ? " is not known"
+                               : "es are not known");
 }
 
 static void write_time_wait_sum(const struct scan_result *result, FILE *out) {
@@ -150,9 +170,10 @@ static void write_time_wait_sum(const struct scan_result *result, FILE *out) {
 static void write_summary(const struct scan_result *result, FILE *out) {
     fprintf(out, "%" PRIu32 " socket%s in CLOSE_WAIT", result->close_wait,
             result->close_wait == 1 ? "" : "s");
-    if (result->close_wait)
-        fprintf(out, " in %" PRIu32 " process%s, the oldest for %s", result->process_count,
-                result->process_count == 1 ? "" : "es", age(result->oldest_ms));
+    if (result->close_wait) {
+        write_whose(result, out);
+        fprintf(out, ", the oldest for %s", age(result->oldest_ms));
+    }
     if (result->not_accepted)
         fprintf(out,
                 "\n%" PRIu32
@@ -165,7 +186,7 @@ static void write_summary(const struct scan_result *result, FILE *out) {
                 age(result->younger_oldest_ms));
     write_time_wait_sum(result, out);
     // Where each socket has its process, those have none of them.
-    if (result->unread_processes && has_nobodys(result))
+    if (result->unread_processes && count_nobodys(result))
         fprintf(out,
                 "%" PRIu32
                 " process%s of other users or with more rights may not be looked at: %s\n",

@@ -102,23 +102,66 @@ print(server.getsockname()[1], flush=True); sys.stdin.readline()
         self.assertEqual([p["close_wait"] for p in document["processes"]], [1, 1])
         self.assertEqual(document["summary"]["close_wait"], 1)
 
-    @unittest.skipUnless(IS_ROOT, "needs root, to be somebody else")
-    def test_sockets_of_others_are_counted_though_their_process_is_not_known(self):
-        _, port = self.leaker("fin=3")
+    @staticmethod
+    def become_nobody():
+        os.setgroups([])
+        os.setuid(65534)
+
+    def scan_as_nobody(self, *options):
         place = tempfile.mkdtemp()
         self.addCleanup(shutil.rmtree, place)
         os.chmod(place, 0o755)
         shutil.copy(SOCKLEAK, place)
+        return subprocess.run([place + "/sockleak", "scan", *map(str, options)], preexec_fn=self.become_nobody,
+                              capture_output=True, text=True, check=True).stdout
 
-        def become_nobody():
-            os.setgroups([])
-            os.setuid(65534)
-
-        done = subprocess.run([place + "/sockleak", "scan", "--json", "--port", str(port)],
-                              preexec_fn=become_nobody, capture_output=True, text=True, check=True)
-        document = json.loads(done.stdout)
+    @unittest.skipUnless(IS_ROOT, "needs root, to be somebody else")
+    def test_sockets_of_others_are_counted_though_their_process_is_not_known(self):
+        _, port = self.leaker("fin=3")
+        document = json.loads(self.scan_as_nobody("--json", "--port", port))
         self.assertEqual([(p["pid"], p["uid"], p["close_wait"]) for p in document["processes"]], [(None, 0, 3)])
         self.assertGreater(document["summary"]["processes_not_readable"], 0)
+
+    @unittest.skipUnless(IS_ROOT, "needs root, to be somebody else")
+    def test_a_process_that_is_not_known_is_not_counted(self):
+        for count, sum_up in ((3, "3 sockets in CLOSE_WAIT, whose processes may not be looked at, "),
+                              (1, "1 socket in CLOSE_WAIT, whose process may not be looked at, ")):
+            _, port = self.leaker(f"fin={count}")
+            self.assertRegex(self.scan_as_nobody("--port", port), f"(?m)^{sum_up}the oldest for")
+
+    @unittest.skipUnless(IS_ROOT, "needs root, to be somebody else")
+    def test_processes_that_are_known_are_told_from_those_that_are_not(self):
+        server = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(server.close)
+        port = server.getsockname()[1]
+        client = f"""
+import socket, sys
+kept = [socket.create_connection(("127.0.0.1", {port})) for _ in range(int(sys.argv[1]))]
+print(flush=True); sys.stdin.readline()
+"""
+        for count, options in ((2, {"preexec_fn": self.become_nobody}), (3, {})):
+            process = self.start(PYTHON, "-c", client, str(count), **options)
+            accepted = [server.accept()[0] for _ in range(count)]
+            process.stdout.readline()
+            for each in accepted:
+                each.close()
+        self.assertRegex(self.scan_as_nobody("--port", port), r"(?m)^5 sockets in CLOSE_WAIT, 2 in 1 process "
+                         r"and 3 whose processes may not be looked at, the oldest for")
+
+    @unittest.skipUnless(harness.may_make_mounts(), "may not make a /proc with no process of others")
+    def test_a_socket_that_is_on_its_way_is_nobodys(self):
+        done = subprocess.run(["unshare", "-fp", "--mount-proc", PYTHON, "-c", """
+import socket, subprocess, sys
+server = socket.create_server(("127.0.0.1", 0))
+ways = socket.socketpair()
+sent = socket.create_connection(server.getsockname())
+accepted = server.accept()[0]
+socket.send_fds(ways[0], [b"x"], [sent.fileno()])
+sent.close()
+accepted.close()
+subprocess.run([sys.argv[1], "scan", "--port", str(server.getsockname()[1])], check=True)
+""", SOCKLEAK], capture_output=True, text=True, check=True)
+        self.assertRegex(done.stdout, r"(?m)^1 socket in CLOSE_WAIT, whose process is not known, the oldest for")
 
     @unittest.skipUnless(IS_ROOT and shutil.which("setpriv"), "needs root, and setpriv")
     def test_a_process_with_more_rights_is_not_taken_for_one_without_sockets(self):
