@@ -223,7 +223,12 @@ static void write_sockets(struct writer *writer, const struct report_class *merg
         }
     }
     writer->sink.pid = front;
-    text_more(&writer->sink, merged->socket_count - listed);
+    if (listed)
+        text_more(&writer->sink, merged->socket_count - listed);
+    else // "more" than nothing would be odd
+        text_lines_say(&writer->lines, front, "  %llu socket%s, none listed",
+                       (unsigned long long)merged->socket_count,
+                       merged->socket_count == 1 ? "" : "s");
 }
 
 // Of the sockets of a finding, the first one of which it is known which side sent its FIN first.

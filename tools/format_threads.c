@@ -97,7 +97,10 @@ static void write_leaks(const struct report_process *process, const struct repor
                        (int)socket->record.first_fd, name_of_state(socket->record.snapshot.state),
                        verdict_name(verdict));
     }
-    if (count > listed)
+    if (count && listed == 0)
+        text_lines_say(lines, process->pid, "    %u leaked socket%s, none listed", count,
+                       count == 1 ? "" : "s");
+    else if (count > listed)
         text_lines_say(lines, process->pid, "    ... and %u more", count - listed);
 }
 

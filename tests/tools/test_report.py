@@ -232,6 +232,14 @@ class Formats(ReportCase):
         with open(saved, encoding="utf-8") as file:
             self.assertEqual(json.load(file), self.json(saved))
 
+    def test_sockets_that_are_not_listed_are_counted(self):
+        ledgers = self.ledgers("idle_pool")
+        for limit, last in ((0, "4 sockets, none listed"), (1, "... and 3 more")):
+            text = self.run_report(ledgers, f"--max-sockets={limit}").stdout
+            self.assertEqual(re.findall(r"(?m)^==\d+==   (\d sockets, none.*|\.\.\. and .*)$", text), [last])
+        for text in (self.run_report(ledgers).stdout, self.run_report(ledgers, "--max-sockets=4").stdout):
+            self.assertNotRegex(text, "none listed|and . more")
+
     def test_junit_is_xml_with_a_failure_a_finding(self):
         root = xml.etree.ElementTree.fromstring(
             self.run_report(*self.all_ledgers(), "--format=junit").stdout)
