@@ -9,7 +9,7 @@
 enum {
     ADDRESS_BYTES = 80,
     DESTINATIONS_MAX = 10,
-    TITLE_MIN = 12,
+    TITLE_MIN = 11, // what 80 columns leave
     SHARE_WARN_PERCENT = 50
 };
 
@@ -75,7 +75,7 @@ static void write_process(const struct scan_process *process, const struct scan_
                           FILE *out) {
     char front[96];
     int front_len = snprintf(front, sizeof front,
-                             "%10" PRIu32 "  %8s  %8" PRIu32 "  %6" PRIu32 "  %4" PRIu32 "  ",
+                             "%10" PRIu32 "  %8s  %8" PRIu32 "  %10" PRIu32 "  %4" PRIu32 "  ",
                              process->socket_count, age(process->oldest_ms), process->eof_read,
                              process->eof_unread, process->data_unread);
     char pid[16] = "-";
@@ -95,7 +95,7 @@ static void write_close_wait(const struct scan_result *result, const struct scan
                              FILE *out) {
     if (result->process_count == 0)
         return;
-    fprintf(out, "CLOSE_WAIT    OLDEST  EOF READ  UNREAD  DATA      PID  USER      COMMAND\n");
+    fprintf(out, "CLOSE_WAIT    OLDEST  EOF READ  EOF UNREAD  DATA      PID  USER      COMMAND\n");
     for (uint32_t i = 0; i < result->process_count; i++)
         write_process(&result->processes[i], look, out);
     fputc('\n', out);

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -362,6 +363,13 @@ class Command(harness.TestCase):
         self.assertRegex(done.stdout, r"(?m)^ +4 +[\d.]+ m?s +1 +3 +1 +%d +\w+ +%s .*leaker" % (process.pid, PYTHON))
         self.assertRegex(done.stdout, rf"on port {port} from 127\.0\.0\.1")
         self.assertRegex(done.stdout, r"(?m)^4 sockets in CLOSE_WAIT in 1 process, the oldest for")
+
+    def test_each_number_stands_below_its_heading(self):
+        process, port = self.leaker("eof=4", "fin=2", "data=1")
+        heading, row = sockleak("scan", "--port", port).stdout.splitlines()[:2]
+        for name, number in (("CLOSE_WAIT", 7), ("EOF READ", 4), ("EOF UNREAD", 3), ("DATA", 1), ("PID", process.pid)):
+            end = re.search(rf"(^|  ){name}(?=  )", heading).end()
+            self.assertEqual(row[:end].rsplit(" ", 1)[1], str(number), f"{heading}\n{row}")
 
     def test_fail_older(self):
         process, port = self.leaker("fin=1")
