@@ -299,8 +299,8 @@ static int tell(struct run *run, struct report *report, int commands_status) {
     run->shared.report.progress = !run->quiet;
     run->shared.report.look_around = true;
     format_options_ask_kernel(&run->shared, report, getpid());
-    if (report_finish(report, &run->shared.report) < 0)
-        return commands_status ? commands_status : STATUS_FAILED;
+    // Without the rules of a pipe that could not be used, which was said: what was seen is told.
+    bool is_complete = report_finish(report, &run->shared.report) == 0;
     bool is_nothing_seen = !run->quiet && format_options_text_is_shown(&run->shared) &&
                            report->note_count == 0 &&
                            report->summary.unwatched == report->process_count;
@@ -312,7 +312,9 @@ static int tell(struct run *run, struct report *report, int commands_status) {
         leak_status = run->shared.exit_code;
     if (leak_status != STATUS_OK)
         return leak_status;
-    return commands_status ? commands_status : status;
+    if (commands_status)
+        return commands_status;
+    return is_complete ? status : STATUS_FAILED;
 }
 
 static int run_command(struct run *run) {

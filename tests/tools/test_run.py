@@ -92,6 +92,17 @@ class Status(harness.TestCase):
             self.assertIn(f"--suppressions={each} cannot be used", done.stderr)
             self.assertEqual(os.listdir(self.directory), ["listening"])
 
+    def test_rules_from_a_pipe_that_are_none_do_not_lose_the_report(self):
+        for command, status in ((FORGOTTEN, 23), (os.path.join(EXAMPLES, "clean_fd_reuse"), 1)):
+            done = subprocess.run(
+                ["bash", "-c", '"$1" run --suppressions=<(echo leek:x) -o "$2" "$3"', "bash", SOCKLEAK,
+                 self.path("out"), command], env=harness.clean_environment(), stdin=subprocess.DEVNULL,
+                capture_output=True, text=True, check=False)
+            self.assertEqual(done.returncode, status, done.stderr)
+            self.assertIn("'leek:x' is no suppression", done.stderr)
+            self.assertIn("summary: ", harness.read(self.path("out")))
+            os.unlink(self.path("out"))
+
     def test_quiet_says_nothing(self):
         done = sockleak("run", "--quiet", FORGOTTEN)
         self.assertEqual((done.returncode, done.stderr), (23, ""))
