@@ -34,6 +34,9 @@ static const struct {
 };
 
 enum {
+    GROWTH_MIN_BYTES = 64 << 10
+};
+enum {
     SHIFT_STEP = 4,
     SHIFT_MAX = 8,
     LIMIT_SHARE = 16 // of the addresses that RLIMIT_AS allows we reserve at most one in 16

@@ -7,8 +7,7 @@
 #include "ledger/ledger.h"
 
 enum {
-    GROWTH_MIN_BYTES = 64 << 10, // of one step of a region
-    GROWTH_MAX_BYTES = 1 << 20
+    GROWTH_MAX_BYTES = 1 << 20 // of one step of a region
 };
 
 // What ledger.header points into. Written before it.

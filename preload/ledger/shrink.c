@@ -7,7 +7,7 @@ enum {
     SLACK_ALONE_BYTES = 256 << 10,
     // Another thread may be about to make a region larger, by what it saw of it before: by one step
     // from there, and a little (ledger_commit).
-    SLACK_BYTES = GROWTH_MAX_BYTES + GROWTH_MIN_BYTES
+    SLACK_BYTES = 2 * GROWTH_MAX_BYTES
 };
 
 static int shrinking; // one thread at a time
