@@ -16,7 +16,7 @@ ARCH := $(shell uname -m)
 
 BASE := guard owner clock format process apart program notice options output
 LEDGER := backing ledger cut shrink fork sites records
-TRACK := imports frame_rules_$(ARCH) fast_unwind unwind_libunwind modules walks stacks addresses endings unasked births told numbers tracker programs
+TRACK := imports frame_rules_$(ARCH) fast_unwind unwind_libunwind modules walks stacks addresses endings unasked births told numbers tracker without_file programs
 REPORT := signals trigger exhaustion interrupted scratch facts snapshot names verdict cause teardown text threads symbols findings frames writing report
 HOOKS := real create stream pass dup close process limits exec signal syscall
 
@@ -53,7 +53,7 @@ PRELOAD_CFLAGS := -fPIC -fvisibility=hidden -fasynchronous-unwind-tables -fexcep
 	$(if $(SANITIZE),,-Wframe-larger-than=2560) -Ipreload
 # What runs once a process, or in a report, is made small: most processes have it mapped for nothing.
 SMALL := $(BASE:%=base/%) ledger/backing ledger/ledger ledger/cut ledger/shrink ledger/fork track/imports track/frame_rules_$(ARCH) \
-	track/unwind_libunwind track/modules track/programs hooks/real hooks/exec hooks/process hooks/limits hooks/signal \
+	track/unwind_libunwind track/modules track/without_file track/programs hooks/real hooks/exec hooks/process hooks/limits hooks/signal \
 	$(REPORT:%=report/%)
 # What runs in each socket's life is packed: it costs the cache lines that it touches (base/compiler.h).
 PACKED := -falign-functions=1 -falign-loops=1 $(if $(findstring clang,$(CC)),,-falign-jumps=1)

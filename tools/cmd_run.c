@@ -290,6 +290,9 @@ static void say_nothing_seen(const struct run *run, const struct report *report)
     if (format_unwatched(report, unwatched, sizeof unwatched))
         error_say("no process of %s that could be watched opened a socket; %s", run->argv[0],
                   unwatched);
+    else if (run_notices_any(run->notices))
+        error_say("no ledger was kept of %s: what its processes leaked they say themselves",
+                  run->argv[0]);
     else
         error_say("no process of %s opened a socket", run->argv[0]);
 }

@@ -12,13 +12,15 @@
 #include <unistd.h>
 
 enum {
-    WITHOUT_FILE_MAX = 4096 // that run at a time; who sends notices is not trusted
+    TAKEN_MAX = 1000,       // at a time; who sends notices is not trusted
+    WITHOUT_FILE_MAX = 4096 // that are remembered
 };
 
 // A process whose ledger is in private memory.
 struct without_file {
     uint32_t pid;
     uint32_t leaks; // as it said when it ended
+    uint64_t start_time_ticks;
     bool has_ended;
     char exe[sizeof((struct notice *)0)->text + 1];
 };
@@ -26,6 +28,9 @@ struct without_file {
 struct run_notices {
     struct without_file *list;
     uint32_t count;
+    bool any;         // has come
+    uint32_t unnamed; // that there was no room for
+    uint64_t leaks;   // of all
 };
 
 void run_notices_begin(const struct run_directory *directory) {
@@ -51,39 +56,56 @@ void run_notices_free(struct run_notices *notices) {
 
 // --- those without a file ------------------------------------------------------------------------
 
-static struct without_file *find_running(const struct run_notices *notices, uint32_t pid) {
-    for (uint32_t i = notices->count; i-- > 0;)
-        if (notices->list[i].pid == pid && !notices->list[i].has_ended)
-            return &notices->list[i];
+static struct without_file *find_running(const struct run_notices *notices,
+                                         const struct notice *notice) {
+    for (uint32_t i = 0; i < notices->count; i++) {
+        struct without_file *process = &notices->list[i];
+        if (process->pid == notice->pid && process->start_time_ticks == notice->start_time_ticks &&
+            !process->has_ended)
+            return process;
+    }
     return NULL;
 }
 
+// NULL: no room.
 static struct without_file *add(struct run_notices *notices, const struct notice *notice) {
-    if (notices->count == WITHOUT_FILE_MAX)
+    if (notices->count == WITHOUT_FILE_MAX) {
+        notices->unnamed++;
         return NULL;
+    }
     notices->list = must_reallocate(notices->list, notices->count + 1, sizeof *notices->list);
     struct without_file *added = &notices->list[notices->count++];
-    *added = (struct without_file){.pid = notice->pid};
+    *added =
+        (struct without_file){.pid = notice->pid, .start_time_ticks = notice->start_time_ticks};
     snprintf(added->exe, sizeof added->exe, "%.*s", (int)strnlen(notice->text, sizeof notice->text),
              notice->text);
     return added;
 }
 
+static void note_begin(struct run_notices *notices, const struct notice *notice) {
+    if (!find_running(notices, notice)) // else it has exec'd, and was not seen to
+        add(notices, notice);
+}
+
 static void note_end(struct run_notices *notices, const struct notice *notice) {
-    struct without_file *process = find_running(notices, notice->pid);
-    if (!process)
+    struct without_file *process = find_running(notices, notice);
+    notices->leaks += notice->leaks;
+    if (!process && notice->leaks)
         process = add(notices, notice);
     if (!process)
         return;
     process->has_ended = true;
     process->leaks = notice->leaks;
-    if (notice->leaks == 0) // nothing to be said of it
-        *process = notices->list[--notices->count];
+    if (notice->leaks == 0) { // nothing to be said of it
+        size_t behind = (size_t)(&notices->list[--notices->count] - process);
+        memmove(process, process + 1, behind * sizeof *process);
+    }
 }
 
-static bool still_runs(uint32_t pid) {
+static bool still_runs(const struct without_file *process) {
     struct procfs_status status;
-    return procfs_status((pid_t)pid, &status) == 0 && status.state != 'Z' && status.state != 'X';
+    return procfs_status((pid_t)process->pid, &status) == 0 && status.state != 'Z' &&
+           status.state != 'X' && status.start_ticks == process->start_time_ticks;
 }
 
 static void report_one(struct report *report, const struct without_file *process) {
@@ -93,10 +115,10 @@ static void report_one(struct report *report, const struct without_file *process
                  "process %u %s could leave no ledger and leaked %u socket%s: its own report on "
                  "stderr says which",
                  process->pid, process->exe, process->leaks, process->leaks == 1 ? "" : "s");
-    else if (!still_runs(process->pid))
+    else if (!still_runs(process))
         snprintf(note, sizeof note,
-                 "process %u %s could leave no ledger and ended without a report of its own: what "
-                 "it leaked is not known",
+                 "process %u %s could leave no ledger and made no last report of its own: what it "
+                 "leaked is not known",
                  process->pid, process->exe);
     else
         return; // looked at from outside
@@ -120,14 +142,17 @@ void run_notices_take(struct run_notices *notices, const struct run_directory *d
                       bool is_told) {
     int queue = msgget(notice_key(directory->path), 0);
     struct notice notice;
-    while (queue >= 0 && msgrcv(queue, &notice, NOTICE_BYTES, 0, IPC_NOWAIT) == NOTICE_BYTES)
+    for (int taken = 0; queue >= 0 && taken < TAKEN_MAX &&
+                        msgrcv(queue, &notice, NOTICE_BYTES, 0, IPC_NOWAIT) == NOTICE_BYTES;
+         taken++) {
+        notices->any |= notice.type != NOTICE_EXHAUSTED;
         switch (notice.type) {
         case NOTICE_EXHAUSTED:
             if (is_told)
                 tell_line(&notice);
             break;
         case NOTICE_LEDGER_PRIVATE:
-            add(notices, &notice);
+            note_begin(notices, &notice);
             break;
         case NOTICE_LEDGER_LOST:
             note_end(notices, &notice);
@@ -135,15 +160,23 @@ void run_notices_take(struct run_notices *notices, const struct run_directory *d
         default: // of a later library
             break;
         }
+    }
+}
+
+bool run_notices_any(const struct run_notices *notices) {
+    return notices->any;
 }
 
 uint64_t run_notices_gather(struct run_notices *notices, struct report *report,
                             const struct run_directory *directory) {
-    uint64_t leaks = 0;
+    char note[96];
     run_notices_take(notices, directory, false);
-    for (uint32_t i = 0; i < notices->count; i++) {
+    for (uint32_t i = 0; i < notices->count; i++)
         report_one(report, &notices->list[i]);
-        leaks += notices->list[i].leaks;
+    if (notices->unnamed) {
+        snprintf(note, sizeof note, "and %u more processes could leave no ledger",
+                 notices->unnamed);
+        report_note_text(report, note);
     }
-    return leaks;
+    return notices->leaks;
 }

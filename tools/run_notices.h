@@ -30,4 +30,7 @@ void run_notices_take(struct run_notices *notices, const struct run_directory *d
 uint64_t run_notices_gather(struct run_notices *notices, struct report *report,
                             const struct run_directory *directory);
 
+// Has any process been without a ledger file, and had sockets?
+bool run_notices_any(const struct run_notices *notices);
+
 #endif

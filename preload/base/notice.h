@@ -21,7 +21,8 @@ struct notice {
     long type; // enum notice_kind
     uint32_t pid;
     uint32_t leaks;
-    char text[256]; // NUL-terminated
+    uint64_t start_time_ticks; // of the process: pids are used again, and mean others elsewhere
+    char text[256];            // NUL-terminated
 };
 
 enum {

@@ -82,36 +82,52 @@ static const char *parse_hex(const char *at, const char *end, uint64_t *out) {
     return at;
 }
 
-// A line of maps, as proc(5) has it: "FROM-TO perms offset device inode   PATH". True where that is
-// the file at `address`.
-static bool take_mapping(const char *line, const char *end, uint64_t address, char *out,
-                         size_t size_bytes) {
+struct mapped_file {
+    uint64_t address;
+    char *path;
+    size_t path_bytes;
+};
+
+// A line of maps, as proc(5) has it: "FROM-TO perms offset device inode   PATH", or as much of it
+// as there was room for. True where it is the one of the address: then the path is taken, if it is
+// there as a whole.
+static bool take_mapping(const char *line, const char *end, bool is_whole,
+                         const struct mapped_file *file) {
     uint64_t from, to;
     const char *at = parse_hex(line, end, &from);
     at = parse_hex(at < end ? at + 1 : end, end, &to);
-    const char *path =
-        memchr(at, '/', (size_t)(end - at)); // the first one: a device is MAJOR:MINOR
-    if (address < from || address >= to || !path || (size_t)(end - path) >= size_bytes)
+    if (file->address < from || file->address >= to)
         return false;
-    memcpy(out, path, (size_t)(end - path));
-    out[end - path] = '\0';
+    const char *path = memmem(at, (size_t)(end - at), " /", 2); // nothing else there begins so
+    size_t len = path ? (size_t)(end - ++path) : 0;
+    if (path && is_whole && len < file->path_bytes) {
+        memcpy(file->path, path, len);
+        file->path[len] = '\0';
+    }
     return true;
 }
 
-static void find_mapping(int fd, uint64_t address, char *out, size_t size_bytes) {
+static void find_mapping(int fd, const struct mapped_file *file) {
     char text[1024] = {0};
     size_t len = 0;
-    long n = 1;
-    while (n > 0 || n == -EINTR) {
-        n = sys_read(fd, text + len, sizeof text - len); // 0 also where a line is longer than that
+    bool is_rest = false; // of a line that was too long, and was looked at
+    for (long n = 1; n > 0 || n == -EINTR;) {
+        n = sys_read(fd, text + len, sizeof text - len);
         len += n > 0 ? (size_t)n : 0;
         char *line = text, *end;
         for (; (end = memchr(line, '\n', len)); line = end + 1) {
-            if (take_mapping(line, end, address, out, size_bytes))
+            if (!is_rest && take_mapping(line, end, true, file))
                 return;
+            is_rest = false;
             len -= (size_t)(end + 1 - line);
         }
         memmove(text, line, len);
+        if (len < sizeof text)
+            continue;
+        if (!is_rest && take_mapping(text, text + len, false, file))
+            return;
+        is_rest = true;
+        len = 0;
     }
 }
 
@@ -123,7 +139,8 @@ void process_launched(char *out, size_t size_bytes) {
     int fd = sys_openat(AT_FDCWD, "/proc/thread-self/maps", O_RDONLY | O_CLOEXEC | O_NOCTTY, 0);
     if (fd < 0)
         return;
-    find_mapping(fd, getauxval(AT_PHDR), out, size_bytes); // the program's: the linker sees to that
+    // The program's: the linker sees to that.
+    find_mapping(fd, &(struct mapped_file){getauxval(AT_PHDR), out, size_bytes});
     sys_close(fd);
 }
 

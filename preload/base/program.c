@@ -49,10 +49,13 @@ static bool is_of_glibc(const char *interpreter) {
            starts_with(base, "ld.so") || starts_with(base, "ld-2.");
 }
 
-// The dynamic linker itself (ld.so(8)), and the tools of valgrind, are statically linked, and run
-// another program in their own process, with what LD_PRELOAD names.
+// The dynamic linker itself (ld.so(8)), and the tools of valgrind (memcheck-amd64-linux), are
+// statically linked, and run another program in their own process, with what LD_PRELOAD names.
 static bool runs_another(const char *exe) {
-    return is_of_glibc(exe) || strstr(exe, "/valgrind/");
+    static const char tool[] = "-linux";
+    size_t len = strlen(exe);
+    return is_of_glibc(exe) || (strstr(exe, "/valgrind/") && len > sizeof tool &&
+                                strcmp(exe + len - (sizeof tool - 1), tool) == 0);
 }
 
 static enum program_problem look_at_interpreter(int fd, const Elf64_Ehdr *header, const char *exe) {

@@ -9,41 +9,66 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 
-void limits_were_set(pid_t pid, int resource, const void *limit) {
-    const struct rlimit *wanted = limit;
-    if (tracker_active() && wanted && resource == RLIMIT_AS && wanted->rlim_cur != RLIM_INFINITY &&
-        (pid == 0 || pid == sys_getpid()))
-        tracker_live_within(wanted->rlim_cur);
+bool limits_before(int resource) {
+    return resource == RLIMIT_AS && tracker_has_ledger();
 }
 
-static int after(int result, pid_t pid, __rlimit_resource_t resource, const void *limit) {
-    if (result == 0)
-        limits_were_set(pid, (int)resource, limit);
-    return result;
+void limits_after(bool begun, bool succeeded) {
+    struct rlimit now;
+    if (begun && succeeded && sys_call(SYS_prlimit64, 0, RLIMIT_AS, 0, (long)&now, 0, 0) == 0 &&
+        now.rlim_cur != RLIM_INFINITY)
+        ledger_live_within(now.rlim_cur);
 }
 
 EXPORT int setrlimit(__rlimit_resource_t resource, const struct rlimit *limit) {
-    return after(real_setrlimit(resource, limit), 0, resource, limit);
+    bool begun = limits_before((int)resource);
+    int result = real_setrlimit(resource, limit);
+    limits_after(begun, result == 0);
+    return result;
 }
 
 EXPORT int setrlimit64(__rlimit_resource_t resource, const struct rlimit64 *limit) {
-    return after(real_setrlimit64(resource, limit), 0, resource, limit);
+    bool begun = limits_before((int)resource);
+    int result = real_setrlimit64(resource, limit);
+    limits_after(begun, result == 0);
+    return result;
 }
 
 EXPORT int prlimit(pid_t pid, __rlimit_resource_t resource, const struct rlimit *limit,
                    struct rlimit *before) {
-    return after(real_prlimit(pid, resource, limit, before), pid, resource, limit);
+    bool begun = limits_before((int)resource);
+    int result = real_prlimit(pid, resource, limit, before);
+    limits_after(begun, result == 0);
+    return result;
 }
 
 EXPORT int prlimit64(pid_t pid, __rlimit_resource_t resource, const struct rlimit64 *limit,
                      struct rlimit64 *before) {
-    return after(real_prlimit64(pid, resource, limit, before), pid, resource, limit);
+    bool begun = limits_before((int)resource);
+    int result = real_prlimit64(pid, resource, limit, before);
+    limits_after(begun, result == 0);
+    return result;
+}
+
+bool limits_before_locking(void) {
+    return tracker_has_ledger();
+}
+
+bool limits_after_locking(bool begun, int error) {
+    if (!begun || error != ENOMEM)
+        return false;
+    ledger_live_within(0);
+    return true;
 }
 
 EXPORT int mlockall(int flags) {
+    int saved_errno = errno;
+    bool begun = limits_before_locking();
     int result = real_mlockall(flags);
-    if (result == 0 || errno != ENOMEM || !tracker_active())
+    if (result == 0 || !limits_after_locking(begun, errno))
         return result;
-    tracker_live_within(0);
-    return real_mlockall(flags);
+    result = real_mlockall(flags);
+    if (result == 0)
+        errno = saved_errno;
+    return result;
 }

@@ -1,12 +1,17 @@
-// What a limit that the program gives itself means for us, by whichever call. limits.c and
-// syscall.c.
+// A limit on memory that the program gives itself, by whichever call. limits.c and syscall.c.
 #ifndef SOCKLEAK_HOOKS_LIMITS_H
 #define SOCKLEAK_HOOKS_LIMITS_H
 
-#include <sys/types.h>
+#include <stdbool.h>
 
-// Behind a call that has set a `resource` of process `pid` (0: this one) to `limit`, a struct
-// rlimit or rlimit64, which are the same where we run; or NULL.
-void limits_were_set(pid_t pid, int resource, const void *limit);
+// Before a call that may set `resource` of this process, and behind it. A forked child takes its
+// ledger over before, when it still has the memory for that. The answer of the first goes into the
+// second, which asks the kernel what the limit is now: the call's own arguments may be gone.
+bool limits_before(int resource);
+void limits_after(bool begun, bool succeeded);
+
+// Before mlockall. Behind one that has failed: true where it is worth another try.
+bool limits_before_locking(void);
+bool limits_after_locking(bool begun, int error);
 
 #endif

@@ -155,7 +155,6 @@ static void begin_once(void) {
     output_remember_stderr();
     tracker_before_ledger = before_ledger;
     tracker_on_first_birth = trigger_first_birth;
-    tracker_on_child = trigger_own_ledger;
     pthread_atfork(prepare_fork, ledger_fork_done_in_parent, continue_in_child);
     trigger_install();
 }

@@ -203,11 +203,21 @@ static long do_clone3(const struct call *call) {
 }
 
 static long do_limit(const struct call *call) {
+    bool begun = limits_before((int)(call->number == SYS_setrlimit ? call->a : call->b));
     long result = pass_on(call);
-    if (result == 0 && call->number == SYS_setrlimit)
-        limits_were_set(0, (int)call->a, (const void *)(uintptr_t)call->b);
-    else if (result == 0)
-        limits_were_set((pid_t)call->a, (int)call->b, (const void *)(uintptr_t)call->c);
+    limits_after(begun, result == 0);
+    return result;
+}
+
+static long do_mlockall(const struct call *call) {
+    int saved_errno = errno;
+    bool begun = limits_before_locking();
+    long result = pass_on(call);
+    if (result == 0 || !limits_after_locking(begun, errno))
+        return result;
+    result = pass_on(call);
+    if (result == 0)
+        errno = saved_errno;
     return result;
 }
 
@@ -292,6 +302,8 @@ static long dispatch(struct call *call, const void *caller) {
     case SYS_setrlimit:
     case SYS_prlimit64:
         return do_limit(call);
+    case SYS_mlockall:
+        return do_mlockall(call);
     case SYS_prctl:
         return do_prctl(call);
     case SYS_seccomp:

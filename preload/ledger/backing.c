@@ -17,11 +17,20 @@ enum {
     NAME_TRIES = 64
 };
 
+static const struct backing_ranges *ranges_of(const struct backing *backing) {
+    return &backing->ranges[__atomic_load_n(&backing->which, __ATOMIC_ACQUIRE)];
+}
+
+static struct backing whole(size_t bytes) {
+    return (struct backing){.bytes = bytes, .ranges = {{.list = {{0, bytes}}, .count = 1}}};
+}
+
 // PROT_NONE: counted neither as committed memory nor, under mlockall(MCL_FUTURE), made present.
 // At any address where there is no base yet.
 static int map(struct backing *backing, int flags, int fd, int advice) {
-    for (unsigned i = 0; i < backing->range_count; i++) {
-        const struct backing_range *range = &backing->ranges[i];
+    const struct backing_ranges *ranges = ranges_of(backing);
+    for (unsigned i = 0; i < ranges->count; i++) {
+        const struct backing_range *range = &ranges->list[i];
         char *at = backing->base ? backing->base + range->from : NULL;
         size_t bytes = range->to - range->from;
         void *mapped = sys_mmap(at, bytes, PROT_NONE, flags | MAP_NORESERVE | (at ? MAP_FIXED : 0),
@@ -41,7 +50,7 @@ static int map_private(struct backing *backing) {
 }
 
 int backing_reserve_private(struct backing *out, size_t bytes) {
-    *out = (struct backing){.bytes = bytes, .ranges = {{0, bytes}}, .range_count = 1};
+    *out = whole(bytes);
     int error = map_private(out);
     if (error < 0)
         *out = (struct backing){0};
@@ -122,7 +131,7 @@ static int reserve_file(struct backing *out, const char *dir) {
 }
 
 int backing_reserve_file(struct backing *out, size_t bytes, const char *dir) {
-    *out = (struct backing){.bytes = bytes, .ranges = {{0, bytes}}, .range_count = 1};
+    *out = whole(bytes);
     int error = reserve_file(out, dir);
     if (error < 0)
         *out = (struct backing){0};
@@ -137,26 +146,29 @@ int backing_renew_file(struct backing *backing, const char *dir) {
 
 // The ranges first: a child forked between the two is to map nothing there.
 bool backing_give_back(struct backing *backing, size_t from, size_t to) {
-    for (unsigned i = 0; i < backing->range_count; i++) {
-        struct backing_range *range = &backing->ranges[i];
+    unsigned other = !backing->which;
+    struct backing_ranges *ranges = &backing->ranges[other];
+    *ranges = *ranges_of(backing);
+    for (unsigned i = 0; i < ranges->count; i++) {
+        struct backing_range *range = &ranges->list[i];
         if (from < range->from || to > range->to || from >= to)
             continue;
-        if (to < range->to) {
-            if (backing->range_count == BACKING_RANGES_MAX)
-                return false;
-            backing->ranges[backing->range_count] = (struct backing_range){to, range->to};
-            __atomic_store_n(&backing->range_count, backing->range_count + 1, __ATOMIC_SEQ_CST);
-        }
-        __atomic_store_n(&range->to, from, __ATOMIC_SEQ_CST);
+        if (to < range->to && ranges->count == BACKING_RANGES_MAX)
+            return false;
+        if (to < range->to)
+            ranges->list[ranges->count++] = (struct backing_range){to, range->to};
+        range->to = from;
+        __atomic_store_n(&backing->which, other, __ATOMIC_SEQ_CST);
         return sys_munmap(backing->base + from, to - from) == 0;
     }
     return false;
 }
 
 bool backing_has(const struct backing *backing, const void *address) {
+    const struct backing_ranges *ranges = ranges_of(backing);
     uintptr_t offset = (uintptr_t)address - (uintptr_t)backing->base;
-    for (unsigned i = 0; i < backing->range_count; i++)
-        if (offset >= backing->ranges[i].from && offset < backing->ranges[i].to)
+    for (unsigned i = 0; i < ranges->count; i++)
+        if (offset >= ranges->list[i].from && offset < ranges->list[i].to)
             return true;
     return false;
 }
@@ -218,9 +230,9 @@ bool backing_is_cut(const struct backing *backing) {
 }
 
 void backing_discard(struct backing *backing) {
-    for (unsigned i = 0; i < backing->range_count; i++)
-        sys_munmap(backing->base + backing->ranges[i].from,
-                   backing->ranges[i].to - backing->ranges[i].from);
+    const struct backing_ranges *ranges = ranges_of(backing);
+    for (unsigned i = 0; i < ranges->count; i++)
+        sys_munmap(backing->base + ranges->list[i].from, ranges->list[i].to - ranges->list[i].from);
     if (backing->is_file)
         backing_remove_file(backing);
     *backing = (struct backing){0};

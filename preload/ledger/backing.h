@@ -21,11 +21,15 @@ struct backing {
     bool is_file;
     char path[256];         // of the file; "" for private memory
     uint64_t device, inode; // of the file; 0 where the kernel did not tell
-    // What of [base, base + bytes) is ours: all of it, until some is given back.
-    struct backing_range {
-        size_t from, to;
-    } ranges[BACKING_RANGES_MAX];
-    unsigned range_count;
+    // What of [base, base + bytes) is ours: all of it, until some is given back. Of the two the one
+    // that counts, so that a child which is forked meanwhile finds the old or the new.
+    struct backing_ranges {
+        struct backing_range {
+            size_t from, to;
+        } list[BACKING_RANGES_MAX];
+        unsigned count;
+    } ranges[2];
+    unsigned which;
 };
 
 // Reserves `bytes` of private memory, none of it usable yet. Returns 0 or -errno.

@@ -11,7 +11,8 @@ enum {
 
 LARGE struct ledger_header cut_header;
 static uint64_t writable_bytes[LEDGER_REGIONS], handed_out[LEDGER_REGIONS];
-static int mending; // pid of the process with a thread that is at it, or 0
+// pid of the process with a thread that is at it, or 0; less than 0: nobody is to be.
+static int mending;
 
 bool cut_is_header_gone(void) {
     for (int i = 0; i < LEDGER_REGIONS; i++)
@@ -41,6 +42,10 @@ void cut_note_writable(enum ledger_region_id region, uint64_t bytes) {
     raise_to(&writable_bytes[region], bytes);
 }
 
+uint64_t cut_writable_bytes(enum ledger_region_id region) {
+    return __atomic_load_n(&writable_bytes[region], __ATOMIC_SEQ_CST);
+}
+
 void cut_note_handed_out(enum ledger_region_id region, uint64_t elements) {
     raise_to(&handed_out[region], elements);
 }
@@ -52,7 +57,7 @@ COLD bool cut_was_met(int error) {
 }
 
 bool cut_is_file_being_left(void) {
-    return __atomic_load_n(&mending, __ATOMIC_ACQUIRE) != 0 || !ledger_is_file();
+    return __atomic_load_n(&mending, __ATOMIC_ACQUIRE) > 0 || !ledger_is_file();
 }
 
 bool ledger_left_file(void) {
@@ -71,8 +76,9 @@ void cut_continue_in_child(void) {
 // Puts private memory in the place of a region of the file, for other threads may be anywhere in
 // it: what was writable is so at any moment. Who makes more of it writable meanwhile has noted that
 // before: it lies in the slack, or is made so again here, or by that thread behind this.
-static int leave_region(struct ledger_region *region, const uint64_t *writable) {
-    uint64_t from = region->offset, end = from + region->reserved_bytes;
+static int leave_region(enum ledger_region_id id, struct ledger_region *region) {
+    const uint64_t *writable = &writable_bytes[id];
+    uint64_t from = ledger_extents[id].offset, end = from + ledger_extents[id].backed_bytes;
     uint64_t to = from + __atomic_load_n(writable, __ATOMIC_SEQ_CST) + GROWTH_MAX_BYTES;
     if (to > end)
         to = end;
@@ -111,7 +117,7 @@ static int leave_file(void) {
     struct ledger_header *fresh = ledger_map_anonymous(front_bytes);
     int error = fresh ? 0 : -ENOMEM;
     for (int i = 0; i < LEDGER_REGIONS && error == 0; i++)
-        error = leave_region(&cut_header.regions[i], &writable_bytes[i]);
+        error = leave_region((enum ledger_region_id)i, &cut_header.regions[i]);
     if (error == 0) {
         begin_anew(&cut_header);
         *fresh = cut_header;
@@ -123,18 +129,28 @@ static int leave_file(void) {
 }
 
 // A forked child may have inherited the claim of a thread that is not in it.
-static bool claim(int *holder) {
-    int self = sys_getpid(), before = 0;
-    while (!__atomic_compare_exchange_n(holder, &before, self, false, __ATOMIC_ACQUIRE,
+static bool claim(int self, int claimed) {
+    int before = 0;
+    while (!__atomic_compare_exchange_n(&mending, &before, claimed, false, __ATOMIC_ACQUIRE,
                                         __ATOMIC_RELAXED))
-        if (before == self)
+        if (before == self || before == -self)
             return false;
     return true;
 }
 
+bool cut_claim(void) {
+    int self = sys_getpid();
+    return claim(self, -self);
+}
+
+void cut_release(void) {
+    __atomic_store_n(&mending, 0, __ATOMIC_RELEASE);
+}
+
 static bool mend(const void *address) {
     static THREAD_LOCAL const void *tried;
-    if (!claim(&mending)) {
+    int self = sys_getpid();
+    if (!claim(self, self)) {
         sys_sleep_ms(1);
         return true;
     }
@@ -147,7 +163,7 @@ static bool mend(const void *address) {
         __atomic_store_n(&ledger_backing.is_file, false, __ATOMIC_RELAXED);
         __atomic_store_n(&ledger.is_file, false, __ATOMIC_RELEASE);
     }
-    __atomic_store_n(&mending, 0, __ATOMIC_RELEASE);
+    cut_release();
     return mended;
 }
 

@@ -10,6 +10,7 @@
 
 HOT_DATA struct ledger ledger;
 struct backing ledger_backing;
+struct ledger_extent ledger_extents[LEDGER_REGIONS];
 
 static int creating;         // pid of the process with a thread that is at it, 0 for none
 static bool creation_failed; // remembered, so that later births cost one load
@@ -141,6 +142,9 @@ static void fill_header(struct ledger_header *header, const struct ledger_region
 // `regions` and not the header's: what stands there may be gone already (cut.c).
 static void publish(const struct ledger_region *regions) {
     char *base = ledger_backing.base;
+    for (int i = 0; i < LEDGER_REGIONS; i++)
+        ledger_extents[i] = (struct ledger_extent){regions[i].offset, regions[i].reserved_bytes,
+                                                   regions[i].reserved_bytes};
     ledger.fds = (uint32_t *)(base + regions[LEDGER_FDS].offset);
     ledger.records = (struct ledger_record *)(base + regions[LEDGER_RECORDS].offset);
     ledger.buckets = (uint32_t *)(base + regions[LEDGER_BUCKETS].offset);
@@ -234,25 +238,42 @@ bool ledger_creation_failed(void) {
 
 // --- growth -------------------------------------------------------------------------------------
 
-int ledger_commit(enum ledger_region_id id, uint64_t bytes) {
-    struct ledger_region *region = &ledger.header->regions[id];
-    uint64_t committed = __atomic_load_n(&region->committed_bytes, __ATOMIC_ACQUIRE);
-    if (LIKELY(bytes <= committed))
-        return 0;
-    if (bytes > region->reserved_bytes)
-        return cut_was_met(0) ? ledger_commit(id, bytes) : -ENOSPC;
+static THREAD_LOCAL bool growing;
+
+bool ledger_is_growing_here(void) {
+    return growing;
+}
+
+// From where the limit is looked at to where the memory is usable: see shrink.c.
+static int grow(enum ledger_region_id id, uint64_t committed, uint64_t bytes, uint64_t *target) {
+    uint64_t limit = __atomic_load_n(&ledger_extents[id].limit_bytes, __ATOMIC_ACQUIRE);
+    if (bytes > limit)
+        return -ENOSPC;
     uint64_t step = committed < GROWTH_MIN_BYTES   ? GROWTH_MIN_BYTES
                     : committed > GROWTH_MAX_BYTES ? GROWTH_MAX_BYTES
                                                    : committed;
-    uint64_t target = whole_pages(bytes);
-    if (target < committed + step)
-        target = committed + step;
-    if (target > region->reserved_bytes)
-        target = region->reserved_bytes;
+    *target = whole_pages(bytes);
+    if (*target < committed + step)
+        *target = committed + step;
+    if (*target > limit)
+        *target = limit;
     // Two threads may both grow it: the range only overlaps, and the larger target stands.
-    cut_note_writable(id, target);
-    int error =
-        backing_commit(&ledger_backing, region->offset + committed, region->offset + target);
+    cut_note_writable(id, *target);
+    uint64_t offset = ledger_extents[id].offset;
+    return backing_commit(&ledger_backing, offset + committed, offset + *target);
+}
+
+int ledger_commit(enum ledger_region_id id, uint64_t bytes) {
+    struct ledger_region *region = &ledger.header->regions[id];
+    uint64_t target = 0, committed = __atomic_load_n(&region->committed_bytes, __ATOMIC_ACQUIRE);
+    if (LIKELY(bytes <= committed))
+        return 0;
+    if (cut_is_header_gone() && cut_was_met(0))
+        return ledger_commit(id, bytes);
+    bool was_growing = growing;
+    growing = true;
+    int error = grow(id, committed, bytes, &target);
+    growing = was_growing;
     if (error < 0)
         return cut_was_met(error) ? ledger_commit(id, bytes) : error;
     while (committed < target &&

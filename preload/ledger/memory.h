@@ -13,6 +13,18 @@ enum {
 // What ledger.header points into. Written before it.
 extern struct backing ledger_backing;
 
+// Where each region is, how far it may grow, and how far its addresses are ours. Kept here, and not
+// in the ledger: its file may be cut, and a forked child's is a copy of an earlier moment.
+struct ledger_extent {
+    uint64_t offset;
+    uint64_t limit_bytes;  // may be lowered at any time
+    uint64_t backed_bytes; // under cut_claim()
+};
+extern struct ledger_extent ledger_extents[LEDGER_REGIONS];
+
+// True in a signal handler that interrupted the growth of a region in this thread.
+bool ledger_is_growing_here(void);
+
 uint64_t ledger_element_bytes(enum ledger_region_id region);
 
 // What a region reserves at full size, divided as often as `shift` says; and how often that must be
@@ -40,6 +52,14 @@ void cut_keep_header(void);
 // are about to be handed out.
 void cut_note_writable(enum ledger_region_id region, uint64_t bytes);
 void cut_note_handed_out(enum ledger_region_id region, uint64_t elements);
+
+// How much of a region was ever about to be writable, in this process or before its fork.
+uint64_t cut_writable_bytes(enum ledger_region_id region);
+
+// Nobody mends a cut file from the first to the second. False: somebody does just now. The file
+// must not be touched in between.
+bool cut_claim(void);
+void cut_release(void);
 
 // True where the header cannot be the ledger's: the file was cut, and is longer again or its last
 // page is left. No signal tells of that.

@@ -1,6 +1,5 @@
 #include "report/trigger.h"
 #include "base/format.h"
-#include "base/notice.h"
 #include "base/options.h"
 #include "base/output.h"
 #include "base/owner.h"
@@ -9,6 +8,7 @@
 #include "report/exhaustion.h"
 #include "report/report.h"
 #include "track/tracker.h"
+#include "track/without_file.h"
 #include <errno.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -45,20 +45,6 @@ static void continue_in_quiet_child(void) {
         tracker_continue_in_child();
 }
 
-// Where `sockleak run` finds no ledger of this process: what that has to say, it says itself.
-static COLD void tell_run(enum notice_kind kind, uint64_t leaks) {
-    struct notice notice = {.type = kind, .pid = (uint32_t)sys_getpid()};
-    if (!options.ledger_dir[0] || ledger_is_file())
-        return;
-    notice.leaks = leaks < UINT32_MAX ? (uint32_t)leaks : UINT32_MAX;
-    memcpy(notice.text, ledger.header->exe, sizeof notice.text - 1);
-    notice_send(options.ledger_dir, &notice);
-}
-
-void trigger_own_ledger(void) {
-    tell_run(NOTICE_LEDGER_PRIVATE, 0);
-}
-
 static uint64_t last_report(enum ledger_ended ended, int status, const char *when) {
     uint64_t leaks = report_make(ended, when, false);
     ledger.header->end_status = status;
@@ -82,7 +68,7 @@ int trigger_end(enum ledger_ended ended, int status, const char *when) {
     bool mine = acquire(self, WAIT_MS);
     if (first && ledger_exists()) {
         uint64_t leaks = last_report(ended, status, when);
-        tell_run(NOTICE_LEDGER_LOST, leaks);
+        without_file_ended(leaks);
         if (leaks && options.exitcode)
             status = (int)options.exitcode;
     } else if (first && ledger_creation_failed()) {
@@ -181,7 +167,7 @@ void trigger_install(void) {
 void trigger_first_birth(void) {
     int saved_errno = errno;
     exhaustion_begin();
-    trigger_own_ledger();
+    without_file_begun();
     const char *line = options.problems;
     while (*line) {
         char memory[OPTION_PROBLEMS_BYTES];

@@ -13,10 +13,6 @@ void trigger_install(void);
 // Called at a process's first socket event: says what is wrong with the options.
 void trigger_first_birth(void);
 
-// Called when a process has a ledger of its own: made, or taken over by a forked child. Where that
-// is private memory `sockleak run` is told, which finds no file (base/notice.h).
-void trigger_own_ledger(void);
-
 // The process ends now, with `status`. Makes the last report, the first time it is called (others
 // wait until it is written, at most 2 seconds). Returns the status to end with: `status`, or the
 // option exitcode where the process leaked. Signal-safe.

@@ -139,17 +139,25 @@ static struct build_id build_id_of(const struct found *file) {
     return id;
 }
 
-// The main program has no name in the link map: `room` is for its.
-static const char *path_of(const struct found *file, char room[LEDGER_EXE_BYTES]) {
+// The main program has no name in the link map. Asked for once: later there may be no /proc, or no
+// descriptor. Two threads that ask at once write the same.
+static const char *path_of(const struct found *file) {
+    static LARGE char launched[LEDGER_EXE_BYTES];
+    static bool is_known;
     if (file->path[0])
         return file->path;
-    process_launched(room, LEDGER_EXE_BYTES);
-    return room[0] ? room : ledger.header->exe;
+    if (!__atomic_load_n(&is_known, __ATOMIC_ACQUIRE)) {
+        char path[LEDGER_EXE_BYTES];
+        process_launched(path, sizeof path);
+        if (path[0])
+            memcpy(launched, path, sizeof path);
+        __atomic_store_n(&is_known, true, __ATOMIC_RELEASE);
+    }
+    return launched[0] ? launched : ledger.header->exe;
 }
 
 static uint32_t intern_path(const struct found *file) {
-    char room[LEDGER_EXE_BYTES];
-    const char *path = path_of(file, room);
+    const char *path = path_of(file);
     size_t bytes = strlen(path) + 1;
     uint64_t at = ledger_take(LEDGER_STRINGS, bytes, 1);
     if (at)
@@ -176,9 +184,8 @@ static uint32_t add(const struct found *found) {
 
 // Is what stood there still what stands there? A plugin that was built anew has its old path.
 static bool is_same_file(const struct ledger_module *module, const struct found *now) {
-    char room[LEDGER_EXE_BYTES];
     if (now->start != module->start || now->end != module->end ||
-        strcmp(path_of(now, room), ledger_string(module->path)) != 0)
+        strcmp(path_of(now), ledger_string(module->path)) != 0)
         return false;
     struct build_id id = build_id_of(now);
     return id.len_bytes == module->build_id_bytes &&

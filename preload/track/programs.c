@@ -6,6 +6,7 @@
 #include "base/sys.h"
 #include "ledger/mark_format.h"
 #include "track/tracker.h"
+#include "track/without_file.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -226,6 +227,7 @@ struct program_exec program_exec_begin(const struct program_call *call) {
     if (look(call, &program) == 0 && program.problem != PROGRAM_FINE)
         exec.mark = leave_mark(&program, sys_getpid());
     exec.began_ns = note_exec();
+    exec.told_without_file = tracker_active() && !owner_was_forked() && without_file_execs();
     return exec;
 }
 
@@ -233,6 +235,7 @@ void program_exec_failed(const struct program_exec *exec) {
     uint64_t began_ns = exec->began_ns;
     if (exec->mark)
         remove_mark(exec->mark);
+    without_file_exec_failed(exec->told_without_file);
     // Not where another thread has begun one meanwhile.
     if (began_ns)
         __atomic_compare_exchange_n(&ledger.header->exec_ns, &began_ns, 0, false, __ATOMIC_RELEASE,

@@ -30,6 +30,7 @@ struct program_call {
 struct program_exec {
     uint64_t began_ns; // 0: the ledger was not told
     uint32_t mark;     // 0: none was left
+    bool told_without_file;
 };
 
 // Before and after an exec; after is where it failed.

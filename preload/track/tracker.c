@@ -9,7 +9,6 @@
 
 void (*tracker_before_ledger)(void);
 void (*tracker_on_first_birth)(void);
-void (*tracker_on_child)(void);
 HOT_DATA void (*tracker_on_activity)(void);
 HOT_THREAD_LOCAL uint32_t tracking_tid;
 
@@ -35,6 +34,10 @@ COLD bool tracking_make_ledger(void) {
 COLD bool tracking_go_on_in_child(void) {
     tracker_continue_in_child();
     return ledger_exists();
+}
+
+bool tracker_has_ledger(void) {
+    return tracker_active() && tracking_go_on();
 }
 
 void tracker_before_new_root(void) {
@@ -77,6 +80,6 @@ void tracker_continue_in_child(void) {
     unwinder_continue_in_child();
     if (owner_pid() != 0) // also without a ledger: see owner_expect_shared_memory()
         owner_claim();
-    if (ledger_exists() && ledger_continue_in_child() == 0 && tracker_on_child)
-        tracker_on_child();
+    if (ledger_exists())
+        ledger_continue_in_child();
 }

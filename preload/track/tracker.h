@@ -23,9 +23,6 @@
 extern void (*tracker_before_ledger)(void);
 extern void (*tracker_on_first_birth)(void);
 
-// Called in a forked child, once its ledger is its own.
-extern void (*tracker_on_child)(void);
-
 // Called, where it is set, after births and ends of stream, and before closes: nothing is held, and
 // the ledger says what the kernel says.
 extern void (*tracker_on_activity)(void);
@@ -47,12 +44,8 @@ static inline bool tracker_active(void) {
 // ledgers nor libunwind need be found: what the first birth would make is made now.
 void tracker_before_new_root(void);
 
-// The process has taken a limit on its addresses, of so many bytes, or is to have as few as it can.
-// System calls to give some back, the first time.
-static inline void tracker_live_within(uint64_t limit_bytes) {
-    if (tracker_active())
-        ledger_live_within(limit_bytes);
-}
+// True where there is a ledger, and it is this process's own: a forked child takes it over first.
+bool tracker_has_ledger(void);
 
 // A new socket. One fstat, for the inode; none where that may wait, see track/unasked.h.
 void tracker_born(int fd, const struct tracker_birth *birth);

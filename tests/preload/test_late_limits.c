@@ -54,6 +54,23 @@ static int by_syscall(const struct rlimit *limit) {
     return (int)syscall(SYS_prlimit64, 0, RLIMIT_AS, limit, NULL);
 }
 
+static void *by_this_threads_id(void *limit) {
+    return (void *)(intptr_t)prlimit((pid_t)syscall(SYS_gettid), RLIMIT_AS, limit, NULL);
+}
+
+static int by_another_thread(const struct rlimit *limit) {
+    pthread_t thread;
+    void *result = NULL;
+    pthread_create(&thread, NULL, by_this_threads_id, (void *)(uintptr_t)limit);
+    pthread_join(thread, &result);
+    return (int)(intptr_t)result;
+}
+
+static int into_its_own_argument(const struct rlimit *limit) {
+    struct rlimit both = *limit;
+    return prlimit(0, RLIMIT_AS, &both, &both);
+}
+
 static int limit(int (*by)(const struct rlimit *)) {
     const struct rlimit wanted = {LIMIT_BYTES, RLIM_INFINITY};
     struct rlimit now = {0, 0};
@@ -89,6 +106,14 @@ static int limited_by_prlimit64(void) {
 
 static int limited_by_syscall(void) {
     return limited(by_syscall);
+}
+
+static int limited_by_another_thread(void) {
+    return limited(by_another_thread);
+}
+
+static int limited_into_its_own_argument(void) {
+    return limited(into_its_own_argument);
 }
 
 static int many_behind(void) {
@@ -141,6 +166,27 @@ static int child_of_the_limited(void) {
     return 3;
 }
 
+// No atfork handler runs: the child's ledger is its parent's file, until it calls a hook.
+static int limited_in_a_raw_child(void) {
+    const struct rlimit files = {6000, 6000};
+    leak();
+    fflush(stdout);
+    pid_t child = (pid_t)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
+    if (child == 0) {
+        const struct rlimit wanted = {LIMIT_BYTES, RLIM_INFINITY};
+        _exit(setrlimit(RLIMIT_AS, &wanted) == 0 ? 0 : 6);
+    }
+    int status = -1, last = -1;
+    waitpid(child, &status, 0);
+    printf("child %d\n", status);
+    if (setrlimit(RLIMIT_NOFILE, &files) != 0)
+        return RIG_SKIPPED;
+    for (int i = 0; i < 5000; i++) // more than there would be room for
+        last = socket(AF_INET, SOCK_STREAM, 0);
+    printf("last %d\n", last);
+    return 3;
+}
+
 static void *opens_and_closes(void *stop) {
     unsigned long count = 0;
     while (!__atomic_load_n((int *)stop, __ATOMIC_ACQUIRE) || count < 100) {
@@ -186,9 +232,21 @@ static int locks_all(void) {
     leak();
     if (setrlimit(RLIMIT_MEMLOCK, &little) != 0 || (geteuid() == 0 && setuid(65534) != 0))
         return RIG_SKIPPED;
+    errno = 7777;
     printf("mlockall %d\n", mlockall(MCL_CURRENT));
-    printf("munlockall %d\n", munlockall());
+    printf("errno %d, munlockall %d\n", errno, munlockall());
     leak();
+    return 3;
+}
+
+static int locks_all_by_syscall(void) {
+    const struct rlimit little = {8 << 20, 8 << 20};
+    leak();
+    if (setrlimit(RLIMIT_MEMLOCK, &little) != 0 || (geteuid() == 0 && setuid(65534) != 0))
+        return RIG_SKIPPED;
+    errno = 7777;
+    printf("mlockall %ld\n", syscall(SYS_mlockall, MCL_CURRENT));
+    printf("errno %d\n", errno);
     return 3;
 }
 
@@ -204,6 +262,10 @@ static const struct rig_scenario scenarios[] = {
     {"limited_among_threads", limited_among_threads},
     {"a_limit_of_another_process", a_limit_of_another_process},
     {"locks_all", locks_all},
+    {"locks_all_by_syscall", locks_all_by_syscall},
+    {"limited_by_another_thread", limited_by_another_thread},
+    {"limited_into_its_own_argument", limited_into_its_own_argument},
+    {"limited_in_a_raw_child", limited_in_a_raw_child},
 };
 
 // --- the claims ---------------------------------------------------------------------------------
@@ -217,9 +279,10 @@ static void as_bare(const char *scenario, const char *options) {
 
 static void a_limit_on_addresses_leaves_the_program_its_own(void **state) {
     (void)state;
-    static const char *const names[] = {"limited_by_setrlimit", "limited_by_setrlimit64",
-                                        "limited_by_prlimit",   "limited_by_prlimit64",
-                                        "limited_by_syscall",   "limited_among_threads"};
+    static const char *const names[] = {
+        "limited_by_setrlimit",      "limited_by_setrlimit64",       "limited_by_prlimit",
+        "limited_by_prlimit64",      "limited_by_syscall",           "limited_among_threads",
+        "limited_by_another_thread", "limited_into_its_own_argument"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         as_bare(names[i], "exit_grace_ms=0");
         rig_assert_said(&result, "2 leaked (2 close-wait, 0 dead)");
@@ -245,6 +308,8 @@ static void a_child_that_limits_itself_is_as_bare(void **state) {
     rig_assert_said(&result, "1 leaked (1 close-wait, 0 dead)");
     as_bare("limited_in_a_child", rig_ledger_options("exit_grace_ms=0:verbosity=1"));
     rig_assert_said(&result, "1 leaked (1 close-wait, 0 dead)");
+    as_bare("limited_in_a_raw_child", rig_ledger_options("exit_grace_ms=0:verbosity=1"));
+    rig_assert_said(&result, "5000 open, 1 closed properly; 0 not tracked");
 }
 
 static void a_child_leaves_alone_what_the_program_has_there_now(void **state) {
@@ -263,6 +328,7 @@ static void all_memory_can_be_locked_that_bare_could(void **state) {
     (void)state;
     as_bare("locks_all", "exit_grace_ms=0");
     rig_assert_said(&result, "2 leaked (2 close-wait, 0 dead)");
+    as_bare("locks_all_by_syscall", "exit_grace_ms=0");
 }
 
 int main(int argc, char **argv) {
