@@ -1,6 +1,7 @@
 // report/snapshot: what is open, by the kernel's word. The sockets are real.
 #include "base/clock.h"
 #include "fd_table.h"
+#include "ledger/memory.h"
 #include "report/snapshot.h"
 #include "sockets.h"
 #include "unit.h"
@@ -416,7 +417,7 @@ ISOLATED(without_room_for_records_sockets_are_counted) {
     int fd = socket(AF_INET, SOCK_STREAM, 0);
     track(fd, AF_INET, SOCK_STREAM);
     struct ledger_region *records = &ledger.header->regions[LEDGER_RECORDS];
-    records->reserved_bytes = records->committed_bytes;
+    ledger_extents[LEDGER_RECORDS].limit_bytes = records->committed_bytes;
     records->used = records->committed_bytes / sizeof(struct ledger_record);
     take(ENDED_RUNNING);
     uint32_t before = snapshot.unrecorded;

@@ -2,6 +2,7 @@
 #include "base/options.h"
 #include "fake_clock.h"
 #include "fake_unwinder.h"
+#include "ledger/memory.h"
 #include "sockets.h"
 #include "track/tracker.h"
 #include "track/unasked.h"
@@ -417,7 +418,7 @@ ISOLATED(without_room_for_records_the_fd_has_none_and_it_is_counted) {
     make();
     int first = born(AF_INET, SOCK_STREAM);
     struct ledger_region *records = &ledger.header->regions[LEDGER_RECORDS];
-    records->reserved_bytes = records->committed_bytes;
+    ledger_extents[LEDGER_RECORDS].limit_bytes = records->committed_bytes;
     records->used = records->committed_bytes / sizeof(struct ledger_record);
     int fd = born(AF_INET, SOCK_STREAM);
     assert_int_equal(ledger_fd(fd), 0);
