@@ -37,6 +37,7 @@ ifeq ($(DEBUG),1)
 CFLAGS += -O0 -ggdb3
 endif
 ifneq ($(SANITIZE),)
+CPPFLAGS += -DSOCKLEAK_SANITIZED
 CFLAGS += -fsanitize=$(SANITIZE) -fno-omit-frame-pointer
 # gcc warns that ThreadSanitizer does not understand fences; ours guard copies that are checked anyway.
 CFLAGS += $(if $(filter thread,$(SANITIZE)),$(if $(findstring clang,$(CC)),,-Wno-tsan))
