@@ -142,9 +142,6 @@ static void fill_header(struct ledger_header *header, const struct ledger_region
 // `regions` and not the header's: what stands there may be gone already (cut.c).
 static void publish(const struct ledger_region *regions) {
     char *base = ledger_backing.base;
-    for (int i = 0; i < LEDGER_REGIONS; i++)
-        ledger_extents[i] = (struct ledger_extent){regions[i].offset, regions[i].reserved_bytes,
-                                                   regions[i].reserved_bytes};
     ledger.fds = (uint32_t *)(base + regions[LEDGER_FDS].offset);
     ledger.records = (struct ledger_record *)(base + regions[LEDGER_RECORDS].offset);
     ledger.buckets = (uint32_t *)(base + regions[LEDGER_BUCKETS].offset);
@@ -179,6 +176,9 @@ static int create(const char *dir, uint32_t stack_depth, void (*before_first_use
     if (error < 0)
         return error;
     struct ledger_header *front = (struct ledger_header *)ledger_backing.base;
+    for (int i = 0; i < LEDGER_REGIONS; i++)
+        ledger_extents[i] = (struct ledger_extent){regions[i].offset, regions[i].reserved_bytes,
+                                                   regions[i].reserved_bytes};
     ledger.is_file = ledger_backing.is_file;
     fill_header(ledger.is_file ? &cut_header : front, regions, stack_depth);
     if (before_first_use)
