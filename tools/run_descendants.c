@@ -255,16 +255,16 @@ static void look_at(void *context, pid_t pid) {
         return;
     const char *problem;
     int result = visibility_of_process(pid, &problem);
-    // One that has ended meanwhile has no mappings and no program: nothing can be said of it.
-    if (stat(path, &exe) < 0 && errno == ENOENT)
-        return;
-    seen->is_settled = result >= 0;
-    if (result == 1) {
-        char *name = procfs_exe(pid);
-        if (!is_named(list, pid, name, problem))
+    char *name = result == 1 ? procfs_exe(pid) : NULL;
+    // One that has ended meanwhile has no mappings, no program and no name: nothing can be said of
+    // it.
+    bool has_ended = stat(path, &exe) < 0 && errno == ENOENT;
+    if (!has_ended) {
+        seen->is_settled = result >= 0;
+        if (result == 1 && !is_named(list, pid, name, problem))
             descendants_add_unwatched(list, pid, name, problem);
-        free(name);
     }
+    free(name);
 }
 
 static void note_gone(struct descendants *list) {
