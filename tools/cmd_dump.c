@@ -66,12 +66,6 @@ static int dump_once(const struct dump *dump) {
 
 // --- again and again ----------------------------------------------------------------------------
 
-static bool is_running(pid_t pid, uint64_t start_ticks) {
-    struct procfs_status status;
-    return procfs_status(pid, &status) == 0 && status.start_ticks == start_ticks &&
-           status.state != 'Z' && status.state != 'X';
-}
-
 static int look(const struct dump *dump, struct watch *watch, const struct watch_style *style) {
     struct report *report = take_report(dump);
     if (!report)
@@ -103,7 +97,7 @@ static int dump_watch(const struct dump *dump) {
         next.tv_nsec %= 1000000000;
         if (status == STATUS_OK)
             clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &next, NULL);
-        if (!is_running(dump->pid, first.start_ticks))
+        if (!procfs_runs(dump->pid, first.start_ticks))
             break;
     }
     watch_free(watch);

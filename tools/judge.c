@@ -146,12 +146,9 @@ static void find_end(struct report *report, struct report_process *process) {
         process->ended = REPORT_EXEC;
         return;
     }
-    struct procfs_status status;
     const char *boot_id = gather_boot_id(report);
     bool same_boot = boot_id[0] && strcmp(boot_id, process->boot_id) == 0;
-    if (same_boot && procfs_status((pid_t)process->pid, &status) == 0 &&
-        status.start_ticks == process->start_time_ticks && status.state != 'Z' &&
-        status.state != 'X') {
+    if (same_boot && procfs_runs((pid_t)process->pid, process->start_time_ticks)) {
         process->now_ns = clock_now_ns();
         return;
     }

@@ -317,6 +317,19 @@ int procfs_find_mapping(pid_t pid, const char *name, struct procfs_mapping *out)
     return found;
 }
 
+int procfs_has_mapping(pid_t pid, const char *name) {
+    struct procfs_mapping mapping;
+    int found = procfs_find_mapping(pid, name, &mapping);
+    free(mapping.path);
+    return found;
+}
+
+bool procfs_runs(pid_t pid, uint64_t start_ticks) {
+    struct procfs_status status;
+    return procfs_status(pid, &status) == 0 && status.state != 'Z' && status.state != 'X' &&
+           status.start_ticks == start_ticks;
+}
+
 // --- all processes ------------------------------------------------------------------------------
 
 static int by_number(const void *left, const void *right) {

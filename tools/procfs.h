@@ -20,6 +20,9 @@ struct procfs_status {
 // 0 or -errno; -ESRCH where there is no such process.
 int procfs_status(pid_t pid, struct procfs_status *out);
 
+// Does the process that started then still run: is it there, and no zombie?
+bool procfs_runs(pid_t pid, uint64_t start_ticks);
+
 // Calls `each` for every process that /proc lists, in rising order; stops where it returns not 0
 // and returns that. -errno where /proc cannot be read.
 int procfs_each_process(int (*each)(void *context, pid_t pid), void *context);
@@ -67,6 +70,9 @@ struct procfs_mapping {
 // The first mapping of a file whose name (without directories) is `name`, or starts with `name`
 // where that ends in `*`. 1 found, 0 not, -errno.
 int procfs_find_mapping(pid_t pid, const char *name, struct procfs_mapping *out);
+
+// The same where only the answer counts.
+int procfs_has_mapping(pid_t pid, const char *name);
 
 // Reads a small file into out, NUL-terminated, cut where it is larger. Returns the length or
 // -errno.

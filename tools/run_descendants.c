@@ -329,9 +329,7 @@ void descendants_look_at_owners(void *context) {
     size_t kept = 0;
     for (size_t i = 0; i < list->running_count; i++) {
         struct seen *seen = list->running[i];
-        struct procfs_status status;
-        if (seen->has_ledger && (procfs_status(seen->pid, &status) < 0 || status.state == 'Z' ||
-                                 status.state == 'X' || status.start_ticks != seen->start_ticks))
+        if (seen->has_ledger && !procfs_runs(seen->pid, seen->start_ticks))
             seen->gone_ns = now_ns;
         else
             list->running[kept++] = seen;

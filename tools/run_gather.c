@@ -6,7 +6,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 struct gathering {
@@ -34,11 +33,8 @@ static bool has_ledger_file(const struct run_directory *directory, pid_t pid,
 // Of its programs only the one that runs now has it mapped.
 static bool maps_ledger_file(pid_t pid, uint64_t start_ticks) {
     char front[64];
-    struct procfs_mapping mapping;
     snprintf(front, sizeof front, "%d-%llu*", (int)pid, (unsigned long long)start_ticks);
-    bool found = procfs_find_mapping(pid, front, &mapping) == 1;
-    free(mapping.path);
-    return found;
+    return procfs_has_mapping(pid, front) == 1;
 }
 
 static void note_blind(struct report *report, pid_t pid, const char *why) {

@@ -102,12 +102,6 @@ static void note_end(struct run_notices *notices, const struct notice *notice) {
     }
 }
 
-static bool still_runs(const struct without_file *process) {
-    struct procfs_status status;
-    return procfs_status((pid_t)process->pid, &status) == 0 && status.state != 'Z' &&
-           status.state != 'X' && status.start_ticks == process->start_time_ticks;
-}
-
 static void report_one(struct report *report, const struct without_file *process) {
     char note[512];
     if (process->has_ended)
@@ -115,7 +109,7 @@ static void report_one(struct report *report, const struct without_file *process
                  "process %u %s could leave no ledger and leaked %u socket%s: its own report on "
                  "stderr says which",
                  process->pid, process->exe, process->leaks, process->leaks == 1 ? "" : "s");
-    else if (!still_runs(process))
+    else if (!procfs_runs((pid_t)process->pid, process->start_time_ticks))
         snprintf(note, sizeof note,
                  "process %u %s could leave no ledger and made no last report of its own: what it "
                  "leaked is not known",

@@ -38,17 +38,10 @@ void visibility_of_file(const char *path, struct visibility *out) {
     look(path, out);
 }
 
-static int has_mapping(pid_t pid, const char *file) {
-    struct procfs_mapping mapping;
-    int found = procfs_find_mapping(pid, file, &mapping);
-    free(mapping.path);
-    return found;
-}
-
 int visibility_of_process(pid_t pid, const char **problem) {
     // The dynamic linker maps what LD_PRELOAD names before what the program needs, so libc without
     // our library is final.
-    int has_library = has_mapping(pid, "libsockleak.so*");
+    int has_library = procfs_has_mapping(pid, "libsockleak.so*");
     if (has_library == -EACCES || has_library == -EPERM) {
         *problem = "runs with other privileges";
         return 1;
@@ -67,14 +60,14 @@ int visibility_of_process(pid_t pid, const char **problem) {
     }
     if (has_library)
         return 0;
-    int has_libc = has_mapping(pid, "libc.so.6");
+    int has_libc = procfs_has_mapping(pid, "libc.so.6");
     if (has_libc == 0)
-        has_libc = has_mapping(pid, "libc-2*");
+        has_libc = procfs_has_mapping(pid, "libc-2*");
     if (has_libc <= 0)
         return has_libc < 0 ? has_libc : -EAGAIN;
     // Both may have been mapped since the first look: only what is missing after libc is there
     // counts.
-    has_library = has_mapping(pid, "libsockleak.so*");
+    has_library = procfs_has_mapping(pid, "libsockleak.so*");
     if (has_library != 0)
         return has_library < 0 ? has_library : 0;
     *problem = visibility_problem(known == PROGRAM_PRIVILEGED ? known : PROGRAM_NOT_PRELOADED);

@@ -73,10 +73,6 @@ EXPORT int prlimit64(pid_t pid, __rlimit_resource_t resource, const struct rlimi
     return result;
 }
 
-bool limits_before_locking(void) {
-    return tracker_has_ledger();
-}
-
 bool limits_after_locking(bool begun, int error) {
     if (!begun || error != ENOMEM)
         return false;
@@ -86,7 +82,7 @@ bool limits_after_locking(bool begun, int error) {
 
 EXPORT int mlockall(int flags) {
     int saved_errno = errno;
-    bool begun = limits_before_locking();
+    bool begun = tracker_has_ledger();
     int result = real_mlockall(flags);
     if (result == 0 || !limits_after_locking(begun, errno))
         return result;

@@ -10,8 +10,8 @@
 bool limits_before(int resource);
 void limits_after(bool begun, bool succeeded);
 
-// Before mlockall. Behind one that has failed: true where it is worth another try.
-bool limits_before_locking(void);
+// Behind an mlockall that has failed with `error`; `begun` is of tracker_has_ledger() before it.
+// True where it is worth another try.
 bool limits_after_locking(bool begun, int error);
 
 #endif

@@ -211,7 +211,7 @@ static long do_limit(const struct call *call) {
 
 static long do_mlockall(const struct call *call) {
     int saved_errno = errno;
-    bool begun = limits_before_locking();
+    bool begun = tracker_has_ledger();
     long result = pass_on(call);
     if (result == 0 || !limits_after_locking(begun, errno))
         return result;

@@ -34,8 +34,7 @@ struct report {
     char problem[PROBLEM_BYTES];
 };
 
-// --- findings.c: sockets of one verdict and one story
-// ---------------------------------------------
+// --- findings.c: sockets of one verdict and one story ------------------------------------------
 
 // Gives each socket of the snapshot its verdict, and counts them.
 void findings_judge(struct report *report, enum ledger_ended ended);
@@ -54,15 +53,13 @@ uint32_t finding_end(const struct report *report, uint32_t first);
 // What a cause is told by, beside the record itself.
 struct cause_facts finding_facts(const struct report *report, const struct ledger_record *record);
 
-// --- frames.c
-// -------------------------------------------------------------------------------------
+// --- frames.c ----------------------------------------------------------------------------------
 
 // A text_namer's function, whose context is the report: names frame `index` of stack `id`. Reads
 // the file that has the names. False: the stack has no such frame.
 bool frame_name(void *report, uint32_t id, uint32_t index, struct text_frame *out);
 
-// --- writing.c
-// ------------------------------------------------------------------------------------
+// --- writing.c ---------------------------------------------------------------------------------
 
 // For apart_run(): the whole text, to stderr or log_path.
 void writing_text(void *report);

@@ -70,9 +70,10 @@ static void write_limits(struct report *report) {
         text_note(&report->sink, "the ledger's file was truncated, or its disk failed: what was "
                                  "known of the sockets before is lost");
     else if (options.ledger_dir[0] && !ledger_is_file())
-        text_note(&report->sink, "no ledger could be kept in ledger_dir (no such directory, no "
-                                 "permission, no space, or a file size limit): this report is all "
-                                 "there is");
+        text_note(&report->sink,
+                  "no ledger could be kept in ledger_dir (no such directory, no "
+                  "permission, no space, a file size limit, or a file system that may "
+                  "lose pages): this report is all there is");
     note_counted(report, counters->untracked_records,
                  " sockets not tracked: ledger full, or no memory for it");
     note_counted(report, counters->untracked_fds,

@@ -5,7 +5,7 @@
 #include "ledger/ledger.h"
 #include <string.h>
 
-static int told_of; // pid of the process that was
+static int told_of; // pid of the process whose beginning was told
 
 static void tell(enum notice_kind kind, uint64_t leaks) {
     struct notice notice = {.type = kind, .pid = (uint32_t)sys_getpid()};
