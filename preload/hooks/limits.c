@@ -38,7 +38,7 @@ UNWATCHED static bool is_runtimes(int resource, const void *limit, int *result) 
 #endif
 
 UNWATCHED EXPORT int setrlimit(__rlimit_resource_t resource, const struct rlimit *limit) {
-    int early;
+    int early = -1;
     if (is_runtimes((int)resource, limit, &early))
         return early;
     bool begun = limits_before((int)resource);
@@ -48,7 +48,7 @@ UNWATCHED EXPORT int setrlimit(__rlimit_resource_t resource, const struct rlimit
 }
 
 UNWATCHED EXPORT int setrlimit64(__rlimit_resource_t resource, const struct rlimit64 *limit) {
-    int early;
+    int early = -1;
     if (is_runtimes((int)resource, limit, &early))
         return early;
     bool begun = limits_before((int)resource);
